@@ -1,0 +1,1 @@
+"""WHERE TRIALS RUN: placement (pure), preflight, the Ray cluster, leased worker groups."""

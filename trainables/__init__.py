@@ -1,0 +1,1 @@
+"""WHAT ONE TRIAL DOES. Knows `tune.core`; never `tune.adapters`, never `cluster`."""

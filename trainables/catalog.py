@@ -1,0 +1,63 @@
+"""kind -> what a study may name under `trainable.kind`: its spec class, its recipe, the metrics it promises. One line each.
+
+Specs and recipes are named as "module:name" and imported when asked for: `check` reads only specs (light), a worker only recipes.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import Any
+
+from tune.core.metrics import MetricSet
+
+
+@dataclass(frozen=True)
+class Entry:
+    """`spec`: a pydantic model. `recipe`: `(spec, reporter) -> Outcome`. `metrics`: a MetricSet. `help`: one line for people.
+
+    `baseline`, `refit`: recipes of the same signature for the reference trial before and the refit of the winner after a search,
+    or None where the kind has none. `preflight`: `(spec, seed) -> dict` of facts about the data (digest, counts, warnings),
+    raising UserError before anything starts.
+    """
+
+    spec: str
+    recipe: str
+    metrics: str
+    help: str
+    baseline: str | None = None
+    refit: str | None = None
+    preflight: str | None = None
+
+
+CATALOG: dict[str, Entry] = {
+    "timm_cnn": Entry(
+        spec="trainables.timm_cnn.spec:TimmCnnSpec",
+        recipe="trainables.timm_cnn.recipe:train",
+        metrics="trainables.timm_cnn.spec:METRICS",
+        help="fine-tune any timm image model on labelled images",
+        baseline="trainables.timm_cnn.baseline:linear_probe",
+        refit="trainables.timm_cnn.recipe:refit",
+        preflight="trainables.timm_cnn.preflight:look_at_data",
+    ),
+    "curve": Entry(
+        spec="trainables.curve.spec:CurveSpec",
+        recipe="trainables.curve.recipe:train",
+        metrics="trainables.curve.spec:METRICS",
+        help="a synthetic learning curve of known optimum, to try a search or a cluster without training anything",
+    ),
+}
+
+
+def load(reference: str) -> Any:
+    """The object named "module:name"."""
+    module, _, name = reference.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def spec_class(kind: str) -> type:
+    return load(CATALOG[kind].spec)
+
+
+def metrics_of(kind: str) -> MetricSet:
+    return load(CATALOG[kind].metrics)

@@ -1,0 +1,118 @@
+"""The seams between the pure core and the world: what a recipe sees, what a sampler, a scheduler, a clock and a journal offer.
+
+Contract suites in `tests/contracts` run over every implementation of these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+Decision = Literal["continue", "stop"]
+TrialState = Literal["complete", "pruned", "failed"]
+Point = dict[str, Any]  # dotted key of the trainable's spec -> value, in the order of the space
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a recipe returns when it ran to its end (or was told to stop).
+
+    metrics: final metrics; if the objective is among them, it is the trial's value, else the last report is.
+    files: name -> path relative to the trial's folder, for people and for MLflow (confusion matrix, curves, best checkpoint).
+    """
+
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+
+
+class Reporter(Protocol):
+    """What a recipe is given besides its spec. Everything a recipe knows about where it runs comes through here.
+
+    trial: stable id such as `t0007`. seed: this trial's seed, a function of the study's seed and the trial's number.
+    workdir: the trial's own folder in the study directory, existing. cache_dir: a folder on this node shared by all trials.
+    rank, world_size: this worker within its group. device: "cpu", "cuda:0" ...
+    """
+
+    trial: str
+    seed: int
+    workdir: Path
+    cache_dir: Path
+    rank: int
+    world_size: int
+    device: str
+
+    def resume_from(self) -> Path | None:
+        """Folder of the last whole checkpoint of this trial, or None. Call before the first report."""
+        ...
+
+    def report(self, step: int, metrics: Mapping[str, float], save: Callable[[Path], None] | None = None) -> Decision:
+        """Report metrics at a 0-based step of the study's axis and learn whether to go on.
+
+        Every rank calls it with its own values; they are reduced over ranks as the recipe already did or by the caller's choice
+        (rank 0's values are sent). `save(folder)` writes a checkpoint from which the recipe can go on *after* this step; it is
+        called on every rank before the report is sent, the folder is put in place atomically, and the report travels with it,
+        so that a kill between the two repeats nothing. Raises FailTrial for a metric that is undeclared or not finite.
+        """
+        ...
+
+
+class Sampler(Protocol):
+    """Proposes points. Deterministic given its seed and the sequence of calls."""
+
+    def ask(self, trial: str) -> Point | None:
+        """The next point, or None when there is none left (a grid that is finished)."""
+        ...
+
+    def observe(self, trial: str, step: int, value: float) -> None:
+        """An intermediate value of the objective."""
+        ...
+
+    def tell(self, trial: str, state: TrialState, value: float | None) -> None:
+        """The trial's end. `value` is None for a failed trial; for a pruned one it is the last observed value."""
+        ...
+
+    def state(self) -> dict[str, Any] | None:
+        """JSON state of the random generator, or None if this sampler cannot give it (then resume re-asks from the start)."""
+        ...
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Set the random generator to what `state()` returned."""
+        ...
+
+    def adopt(self, trial: str, point: Point) -> None:
+        """Take a past suggestion as asked, without drawing. Used when a recorded state makes re-asking needless."""
+        ...
+
+
+class Scheduler(Protocol):
+    """Decides at reports who goes on. Deterministic given its seed and the sequence of calls."""
+
+    def add(self, trial: str) -> None: ...
+
+    def decide(self, trial: str, step: int, value: float) -> Decision: ...
+
+    def remove(self, trial: str) -> None:
+        """The trial has ended, for whatever reason."""
+        ...
+
+    def recall(self, trial: str, step: int, value: float) -> None:
+        """Take note of a past report whose decision stands in the journal, without deciding again."""
+        ...
+
+
+class Clock(Protocol):
+    def now(self) -> float:
+        """Unix seconds (virtual ones in a simulation)."""
+        ...
+
+
+class JournalStore(Protocol):
+    """Append-only, one writer, durable when `append` returns."""
+
+    def append(self, line: str) -> None: ...
+
+    def lines(self) -> Iterator[str]: ...
+
+    def close(self) -> None: ...
