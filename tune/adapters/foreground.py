@@ -1,0 +1,47 @@
+"""Runs a search in this process, one trial after the other, so that a breakpoint in a recipe works. No Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tune.core.ports import Decision
+from tune.core.search import Assignment, Search
+
+
+class ForegroundExecutor:
+    """`run_trial(assignment, on_report)` runs one trial here and returns its last message (see `ray_tune`)."""
+
+    def __init__(
+        self,
+        search: Search,
+        run_trial: Callable[[Assignment, Callable[[int, dict[str, float]], Decision]], tuple[Any, ...]],
+        after_step: Callable[[str], int | None],
+        poll: Callable[[], None] = lambda: None,
+    ):
+        self._search, self._run_trial, self._after_step, self._poll = search, run_trial, after_step, poll
+
+    def run(self) -> None:
+        while True:
+            self._poll()
+            assignment = self._search.next()
+            if assignment == "over":
+                return
+            assert isinstance(assignment, Assignment), "with one slot there is nothing to wait for"
+            trial = assignment.trial
+            self._search.started(trial, 0, self._after_step(trial))
+
+            def on_report(step: int, metrics: dict[str, float], trial: str = trial) -> Decision:
+                self._poll()
+                return self._search.report(trial, step, metrics)
+
+            message = self._run_trial(assignment, on_report)
+            use = message[3] if len(message) > 3 else {}
+            self._search.charge(trial, use.get("cpu_seconds", 0.0), use.get("gpu_seconds", 0.0))
+            match message:
+                case ("done", metrics, files, *_):
+                    self._search.finish(trial, metrics, files)
+                case ("failed", reason, detail, *_):
+                    self._search.fail(trial, reason, detail)
+                case ("retry", reason, detail, *_):
+                    self._search.retry(trial, reason, detail)

@@ -1,0 +1,269 @@
+"""Ray Tune drives the search: its controller asks for trials, its actors carry each trial's stream, its loop never blocks on us.
+
+A Tune trial is a feather-weight actor that needs no CPU: it gives its order to a leased worker group and passes the group's
+messages on, one a step. The decision goes straight back from the driver to the group, so a stop lands between two training steps
+and the trial's last word (metrics, files, measured use) is never lost. Nothing here can deadlock on CPUs: only groups hold them,
+and there are never more trials than slots. Resume is `Search.replay`, not `Tuner.restore`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import ray
+import ray.exceptions
+import ray.tune
+from ray.tune import Callback, PlacementGroupFactory, Stopper, Trainable
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from tune.core.errors import FailTrial
+from tune.core.journal import GroupNoted
+from tune.core.search import Assignment, Search
+
+_POLL_S = 3600.0  # a group answers earlier: with a message, or because it died
+_QUIET = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # result.json, progress.csv and TensorBoard files: the journal has it all
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours: it leaves a resumable study
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",  # Tune's own experiment state is never restored
+    "TUNE_WARN_THRESHOLD_S": "10",
+    "TUNE_FORCE_TRIAL_CLEANUP_S": "10",
+    "RAY_AIR_NEW_OUTPUT": "0",
+}
+
+
+class LeasedTrial(Trainable):
+    """One Tune trial: runs an order on the worker group named in its config and hands on its messages."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        self._take(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._take(new_config)
+        return True  # the actor serves the next trial too
+
+    def _take(self, config: dict[str, Any]) -> None:
+        self._host_name, self._order, self._sent = config["host"], config["order"], False
+
+    def step(self) -> dict[str, Any]:
+        message: tuple[Any, ...] | None = None
+        try:
+            host = ray.get_actor(self._host_name)
+            if not self._sent:
+                ray.get(host.run.remote(self._order))
+                self._sent = True
+            while message is None:
+                message = ray.get(host.next.remote(self._order.trial, _POLL_S))
+        except (ray.exceptions.RayActorError, ValueError) as error:
+            message = ("retry", "group_lost", f"the worker group's host is gone: {str(error).splitlines()[0]}", {})
+        return {"message": message, "done": message[0] in ("done", "failed", "retry")}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        raise AssertionError("checkpoints are the recipe's own, in the study directory")
+
+
+@dataclass
+class _Lease:
+    """A trial on a slot. `key` is Tune's own id of the trial."""
+
+    assignment: Assignment
+    slot: int
+    host_name: str
+
+
+class RayTuneExecutor:
+    """Runs a `Search` to its end on worker groups.
+
+    host(slot): makes (or makes anew) the worker group of a slot and returns its actor handle and name.
+    order(assignment): what the group is to run, JSON-like and picklable.
+    poll(): called several times a second; it may call `search.ask_stop`.
+    """
+
+    def __init__(
+        self,
+        search: Search,
+        slots: int,
+        host: Callable[[int], tuple[Any, str]],
+        order: Callable[[Assignment], Any],
+        after_step: Callable[[str], int | None],
+        poll: Callable[[], None] = lambda: None,
+    ):
+        self._search, self._make_host, self._order, self._after_step, self._poll = search, host, order, after_step, poll
+        self._hosts: dict[int, tuple[Any, str]] = {}
+        self._free = list(range(slots))
+        self._leases: dict[str, _Lease] = {}
+        self.error: BaseException | None = None
+
+    def give_up(self, error: BaseException) -> None:
+        """End the loop with `error`: no further trial, and the groups are let go so that no actor waits for them."""
+        if self.error is None:
+            self.error = error
+            for host, _ in self._hosts.values():
+                ray.kill(host)
+
+    def run(self) -> None:
+        """Returns when the search is over or interrupted. Raises StopStudy and other errors of the search itself."""
+        for slot in self._free:
+            self._hosts[slot] = self._make_host(slot)
+        os.environ.update(_QUIET)
+        scratch = tempfile.mkdtemp(prefix="phasetune-tune-")
+        try:
+            ray.tune.Tuner(
+                ray.tune.with_resources(LeasedTrial, PlacementGroupFactory([{"memory": 1}])),
+                tune_config=ray.tune.TuneConfig(
+                    search_alg=_SearcherOf(self),
+                    scheduler=_SchedulerOf(self),
+                    num_samples=-1,
+                    reuse_actors=True,
+                    trial_dirname_creator=lambda trial: trial.trial_id,
+                ),
+                run_config=ray.tune.RunConfig(name="study", storage_path=scratch, verbose=0, stop=_GaveUp(self), callbacks=[_PollOf(self)]),
+            ).fit()
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+        if self.error is not None:
+            raise self.error
+
+    # -- called from Tune's loop; an error ends the loop and is raised by `run` ------------------------------------------------
+
+    def suggest(self, key: str) -> dict[str, Any] | Literal["wait", "over"]:
+        if self.error is not None:
+            return "over"
+        assignment = self._search.next()
+        if not isinstance(assignment, Assignment):
+            return assignment
+        slot = self._free.pop(0)
+        _, name = self._hosts[slot]
+        self._search.started(assignment.trial, slot, self._after_step(assignment.trial))
+        self._leases[key] = _Lease(assignment, slot, name)
+        return {"host": name, "order": self._order(assignment)}
+
+    def handle(self, key: str, message: tuple[Any, ...]) -> None:
+        lease = self._leases.get(key)
+        if lease is None:
+            return
+        trial, host = lease.assignment.trial, self._hosts[lease.slot][0]
+        match message:
+            case ("report", step, metrics):
+                try:
+                    decision = self._search.report(trial, step, metrics)
+                except FailTrial as failure:  # the group learns by a stop; the trial's name for it stands already
+                    self._search.fail(trial, failure.reason, failure.detail)
+                    decision = "stop"
+                host.answer.remote(trial, decision)
+            case ("done", metrics, files, use):
+                self._charge(trial, use)
+                self._search.finish(trial, metrics, files)
+                self._give_back(key)
+            case ("failed", reason, detail, use):
+                self._charge(trial, use)
+                self._search.fail(trial, reason, detail)
+                self._give_back(key)
+            case ("retry", reason, detail, use):
+                self._charge(trial, use)
+                self._search.note(GroupNoted(lease.slot, "lost", f"{reason}: {detail}"))
+                self._search.retry(trial, reason, detail)
+                if reason == "group_lost":
+                    self._hosts[lease.slot] = self._make_host(lease.slot)
+                self._give_back(key)
+            case ("note", what, detail, seconds):
+                self._search.note(GroupNoted(lease.slot, what, detail, seconds))
+
+    def lost(self, key: str) -> None:
+        """Tune says that the trial's actor died before its last message."""
+        lease = self._leases.get(key)
+        if lease is not None:
+            self._hosts[lease.slot][0].stop_trial.remote(lease.assignment.trial)
+            self._search.retry(lease.assignment.trial, "trial_actor_lost", "the Ray actor that carried this trial died")
+            self._give_back(key)
+
+    def poll(self) -> None:
+        self._poll()
+
+    def _give_back(self, key: str) -> None:
+        self._free.append(self._leases.pop(key).slot)
+
+    def _charge(self, trial: str, use: dict[str, float]) -> None:
+        if use:
+            self._search.charge(trial, use.get("cpu_seconds", 0.0), use.get("gpu_seconds", 0.0))
+
+
+class _SearcherOf(Searcher):
+    """Tune's searcher interface over the executor."""
+
+    def __init__(self, executor: RayTuneExecutor):
+        super().__init__(metric="message", mode="max")
+        self._executor = executor
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        try:
+            suggested = self._executor.suggest(trial_id)
+        except BaseException as error:
+            self._executor.give_up(error)
+            suggested = "over"
+        if suggested == "over":
+            return Searcher.FINISHED
+        return None if suggested == "wait" else suggested  # type: ignore[return-value]
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        if error:
+            self._executor.lost(trial_id)
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        pass  # results reach the search through the scheduler, once
+
+    def save(self, checkpoint_path: str) -> None:
+        pass  # the journal is the state
+
+    def restore(self, checkpoint_path: str) -> None:
+        raise AssertionError("a study is resumed from its journal")
+
+
+class _SchedulerOf(FIFOScheduler):
+    """Tune's scheduler interface over the executor. Tune itself always continues: a stop goes to the group, between steps."""
+
+    def __init__(self, executor: RayTuneExecutor):
+        super().__init__()
+        self._executor = executor
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        self._hear(trial, result)
+        return TrialScheduler.CONTINUE
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        self._hear(trial, result)
+
+    def _hear(self, trial: Any, result: dict[str, Any]) -> None:
+        if self._executor.error is not None:
+            return
+        try:
+            self._executor.handle(trial.trial_id, tuple(result["message"]))
+        except BaseException as error:
+            self._executor.give_up(error)
+
+
+class _GaveUp(Stopper):
+    def __init__(self, executor: RayTuneExecutor):
+        self._executor = executor
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return self._executor.error is not None
+
+
+class _PollOf(Callback):
+    def __init__(self, executor: RayTuneExecutor):
+        self._executor = executor
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        try:
+            self._executor.poll()
+        except BaseException as error:
+            self._executor.give_up(error)
