@@ -1,0 +1,1 @@
+"""What every sampler, scheduler, reporter, journal and catalog entry must keep to."""

@@ -1,0 +1,1 @@
+"""Leased worker groups under real Ray, with the dashboard off."""
