@@ -95,7 +95,9 @@ class JournalFile:
                 pass  # the reader forgives a torn last line
             reason = "disk_full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "storage_lost"
             raise StopStudy(
-                reason, f"{self.path}: {error.strerror}", f"free space or mend the storage, then `phasetune resume {self.path.parent}`"
+                reason,
+                f"{self.path}: {error.strerror}",
+                f"free space or mend the storage, then `phasetune resume {self.path.parent}`",
             ) from None
         self._size += len(data)
 

@@ -8,6 +8,7 @@ and there are never more trials than slots. Resume is `Search.replay`, not `Tune
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import tempfile
@@ -99,6 +100,10 @@ class RayTuneExecutor:
         self._leases: dict[str, _Lease] = {}
         self.error: BaseException | None = None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Tune pickles its settings for a `Tuner.restore` that never comes; the executor stays behind."""
+        return type(None), ()
+
     def give_up(self, error: BaseException) -> None:
         """End the loop with `error`: no further trial, and the groups are let go so that no actor waits for them."""
         if self.error is None:
@@ -111,6 +116,7 @@ class RayTuneExecutor:
         for slot in self._free:
             self._hosts[slot] = self._make_host(slot)
         os.environ.update(_QUIET)
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # it looks for result files that nobody needs
         scratch = tempfile.mkdtemp(prefix="phasetune-tune-")
         try:
             ray.tune.Tuner(
@@ -122,7 +128,14 @@ class RayTuneExecutor:
                     reuse_actors=True,
                     trial_dirname_creator=lambda trial: trial.trial_id,
                 ),
-                run_config=ray.tune.RunConfig(name="study", storage_path=scratch, verbose=0, stop=_GaveUp(self), callbacks=[_PollOf(self)]),
+                run_config=ray.tune.RunConfig(
+                    name="study",
+                    storage_path=scratch,
+                    verbose=0,
+                    stop=_GaveUp(self),
+                    callbacks=[_PollOf(self)],
+                    checkpoint_config=ray.tune.CheckpointConfig(checkpoint_at_end=False),
+                ),
             ).fit()
         finally:
             shutil.rmtree(scratch, ignore_errors=True)

@@ -1,0 +1,201 @@
+"""What a person sees while a study runs: a live table in a terminal, plain lines otherwise. A fold over the journal's entries.
+
+It reads the same `StudyFold` that the search writes, from the same thread, and draws at most a few times a second.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any, Protocol, TextIO
+
+from tune.core.journal import (
+    Decided,
+    Ended,
+    Entry,
+    GroupNoted,
+    Noted,
+    Reported,
+    Retried,
+    SessionStarted,
+    Started,
+    StopAsked,
+    StudyFold,
+    TrialView,
+)
+from tune.core.search import Rules
+from tune.summary import best_trial, clock, point_text
+
+_BARS = "▁▂▃▄▅▆▇█"
+_DRAW_EVERY_S = 0.25
+
+
+class View(Protocol):
+    def on_entry(self, entry: Entry) -> None: ...
+
+    def tick(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def open_view(fold: StudyFold, rules: Rules, stream: TextIO | None = None) -> View:
+    """A live view if the stream is a terminal, else one line an event that matters."""
+    stream = stream or sys.stderr
+    return LiveView(fold, rules) if stream.isatty() else PlainView(fold, rules, stream)
+
+
+def sparkline(values: Sequence[float], width: int = 12) -> str:
+    """The last `width` values as bars, scaled to their own range."""
+    shown = values[-width:]
+    if not shown:
+        return ""
+    low, high = min(shown), max(shown)
+    span = high - low
+    return "".join(_BARS[3 if span == 0 else round((v - low) / span * (len(_BARS) - 1))] for v in shown)
+
+
+def remaining_text(fold: StudyFold, rules: Rules) -> str:
+    """What is left until the first limit: trials, and time as a guess from the pace so far."""
+    ended = sum(fold.count(state) for state in ("complete", "pruned", "failed"))
+    parts = [f"{clock(fold.active_seconds)} gone"]
+    if rules.trials is not None and ended:
+        left_s = fold.active_seconds / ended * max(0, rules.trials - ended)
+        if rules.wall_s is not None:
+            left_s = min(left_s, max(0.0, rules.wall_s - fold.active_seconds))
+        parts.append(f"about {clock(left_s)} left")
+    elif rules.wall_s is not None:
+        parts.append(f"at most {clock(max(0.0, rules.wall_s - fold.active_seconds))} left")
+    if fold.gpu_seconds:
+        parts.append(f"{fold.gpu_seconds / 3600:.2f} GPU-hours")
+    if fold.usd:
+        parts.append(f"${fold.usd:.2f}")
+    return ", ".join(parts)
+
+
+class PlainView:
+    """One line for each thing that matters, for logs and pipes."""
+
+    def __init__(self, fold: StudyFold, rules: Rules, stream: TextIO):
+        self._fold, self._rules, self._stream = fold, rules, stream
+
+    def on_entry(self, entry: Entry) -> None:
+        text = self._text(entry)
+        if text:
+            stamp = clock(self._fold.active_seconds)
+            print(f"[{stamp:>11}] {text}", file=self._stream, flush=True)
+
+    def tick(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    def _text(self, entry: Entry) -> str:
+        fold, metric = self._fold, self._rules.metric
+        match entry.event:
+            case SessionStarted(session, slots, placement):
+                return f"session {session}: {slots} trial(s) at a time; {placement}"
+            case Started(trial, attempt, slot, after):
+                view = fold.trials[trial]
+                again = f", attempt {attempt}" if attempt > 1 else ""
+                where = f", from its checkpoint after step {after}" if after is not None else ""
+                return f"{trial} started on slot {slot}{again}{where}  {point_text(view.point)}"
+            case Reported(trial, step, metrics):
+                value = metrics.get(metric)
+                return f"{trial} step {step}  " + (f"{metric} {value:.4f}" if value is not None else "")
+            case Decided(trial, step, _, why):
+                return f"{trial} stopped after step {step}: {why}"
+            case Retried(trial, attempt, reason, detail):
+                return f"{trial} attempt {attempt} was lost ({reason}); it will go on from its checkpoint. {detail}"
+            case Ended(trial, state, value, _, _, reason, detail):
+                best = best_trial(fold, self._rules.mode)
+                ended = sum(fold.count(s) for s in ("complete", "pruned", "failed"))
+                total = f"/{self._rules.trials}" if self._rules.trials else ""
+                said = f"{value:.4f}" if value is not None else f"{reason}: {detail}"
+                best_text = f"best {best.trial} {best.value:.4f}" if best else "no complete trial yet"
+                return f"{trial} {state} {said}  [{ended}{total} trials, {best_text}]"
+            case GroupNoted(slot, what, detail, seconds):
+                return (
+                    f"worker group {slot} {what}"
+                    + (f" in {seconds:.1f} s" if seconds else "")
+                    + (f": {detail}" if detail else "")
+                )
+            case Noted(about, data):
+                warnings = data.get("warnings", [])
+                return f"{about}: " + "; ".join(map(str, warnings)) if warnings else ""
+            case StopAsked(trial, who):
+                return f"{who} asked {trial or 'the study'} to stop; waiting for the next report of what runs"
+            case _:
+                return ""
+
+
+class LiveView:
+    """A table of running trials with their curves, the best so far, a progress bar, time and cost left."""
+
+    def __init__(self, fold: StudyFold, rules: Rules):
+        from rich.console import Console
+        from rich.live import Live
+
+        self._fold, self._rules = fold, rules
+        self._news: list[str] = []
+        self._plain = PlainView(fold, rules, sys.stderr)
+        self._live = Live(console=Console(stderr=True), auto_refresh=False, transient=True)
+        self._live.start()
+        self._drawn_at = 0.0
+
+    def on_entry(self, entry: Entry) -> None:
+        if isinstance(entry.event, (Ended, Retried, GroupNoted, StopAsked, SessionStarted, Noted)):
+            text = self._plain._text(entry)
+            if text:
+                self._news = [*self._news[-5:], text]
+        self.tick()
+
+    def tick(self) -> None:
+        now = time.monotonic()
+        if now - self._drawn_at >= _DRAW_EVERY_S:
+            self._drawn_at = now
+            self._live.update(self._picture(), refresh=True)
+
+    def close(self) -> None:
+        self._live.stop()
+
+    def _picture(self) -> Any:
+        from rich.console import Group
+        from rich.panel import Panel
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+        from rich.text import Text
+
+        fold, rules = self._fold, self._rules
+        counts = {state: fold.count(state) for state in ("complete", "pruned", "failed")}
+        ended = sum(counts.values())
+        head = Table.grid(padding=(0, 1), expand=True)
+        head.add_column(ratio=2)
+        head.add_column(ratio=3, justify="right")
+        head.add_row(
+            ProgressBar(total=rules.trials or max(ended, 1), completed=ended),
+            f"{ended}{f'/{rules.trials}' if rules.trials else ''} trials: {counts['complete']} complete, {counts['pruned']} pruned, "
+            f"{counts['failed']} failed",
+        )
+        table = Table(expand=True, box=None, header_style="bold")
+        for column in ("trial", "step", rules.metric, "curve", "point"):
+            table.add_column(column, no_wrap=True, overflow="ellipsis")
+        for name in list(fold.running):
+            table.add_row(*self._row(fold.trials[name]))
+        best = best_trial(fold, rules.mode)
+        best_line = (
+            Text(f"best {best.trial}  {rules.metric} {best.value:.4f}  {point_text(best.point)}", style="bold green")
+            if best
+            else Text("no complete trial yet", style="dim")
+        )
+        foot = Text(remaining_text(fold, rules), style="dim")
+        news = [Text(line, style="dim", no_wrap=True, overflow="ellipsis") for line in self._news]
+        title = fold.started.study if fold.started else ""
+        return Panel(Group(head, table, best_line, foot, *news), title=f"study {title}", title_align="left")
+
+    def _row(self, trial: TrialView) -> tuple[str, ...]:
+        values = [metrics[self._rules.metric] for _, metrics in trial.curve if self._rules.metric in metrics]
+        step = "" if trial.last_step is None else str(trial.last_step)
+        last = f"{values[-1]:.4f}" if values else ("starting" if trial.state == "running" else trial.state)
+        return trial.trial, step, last, sparkline(values), point_text(trial.point) or trial.role
