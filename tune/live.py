@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import Any, Protocol, TextIO
 
 from tune.core.journal import (
-    Decided,
     Ended,
     Entry,
     GroupNoted,
@@ -101,11 +100,10 @@ class PlainView:
                 again = f", attempt {attempt}" if attempt > 1 else ""
                 where = f", from its checkpoint after step {after}" if after is not None else ""
                 return f"{trial} started on slot {slot}{again}{where}  {point_text(view.point)}"
-            case Reported(trial, step, metrics):
+            case Reported(trial, step, metrics, stop):
                 value = metrics.get(metric)
-                return f"{trial} step {step}  " + (f"{metric} {value:.4f}" if value is not None else "")
-            case Decided(trial, step, _, why):
-                return f"{trial} stopped after step {step}: {why}"
+                said = f"  {metric} {value:.4f}" if value is not None else ""
+                return f"{trial} step {step}{said}" + (f"  stopped: {stop}" if stop else "")
             case Retried(trial, attempt, reason, detail):
                 return f"{trial} attempt {attempt} was lost ({reason}); it will go on from its checkpoint. {detail}"
             case Ended(trial, state, value, _, _, reason, detail):

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
 from tune.core.errors import Problem, UserError
-from tune.core.ports import Decision, Point, TrialState
+from tune.core.ports import Point, TrialState
 
 VERSION = 1
 Role = Literal["search", "baseline", "refit"]
@@ -67,19 +67,12 @@ class Started:
 
 @dataclass(frozen=True)
 class Reported:
+    """A report and the scheduler's word on it, one event so that no kill can part them. `stop` is the reason, or empty."""
+
     trial: str
     step: int
     metrics: Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class Decided:
-    """The scheduler's word on the report before it; only "stop" is written, with the reason."""
-
-    trial: str
-    step: int
-    decision: Decision
-    why: str
+    stop: str = ""
 
 
 @dataclass(frozen=True)
@@ -156,7 +149,6 @@ Event = (
     | SamplerState
     | Started
     | Reported
-    | Decided
     | Charged
     | Retried
     | Ended
@@ -172,7 +164,6 @@ EVENT_TYPES: dict[str, type] = {
     "sampler_state": SamplerState,
     "started": Started,
     "reported": Reported,
-    "decided": Decided,
     "charged": Charged,
     "retried": Retried,
     "ended": Ended,
@@ -205,10 +196,14 @@ def decode(line: str) -> Entry:
         raw = json.loads(line)
         version, seq, t, kind = raw.pop("v"), raw.pop("seq"), raw.pop("t"), raw.pop("type")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(Problem("journal.jsonl", f"a damaged line: {line[:80]!r} ({error})", "restore the file from a copy")) from None
+        raise UserError(
+            Problem("journal.jsonl", f"a damaged line: {line[:80]!r} ({error})", "restore the file from a copy")
+        ) from None
     if version != VERSION:
         raise UserError(
-            Problem("journal.jsonl", f"version {version} of the journal", f"use the Phasetune that wrote it; this one reads {VERSION}")
+            Problem(
+                "journal.jsonl", f"version {version} of the journal", f"use the Phasetune that wrote it; this one reads {VERSION}"
+            )
         )
     cls = EVENT_TYPES.get(kind)
     if cls is None:
@@ -217,7 +212,9 @@ def decode(line: str) -> Entry:
     try:
         return Entry(seq, t, cls(**{k: v for k, v in raw.items() if k in known}))
     except TypeError as error:
-        raise UserError(Problem("journal.jsonl", f"event {seq} of type '{kind}': {error}", "restore the file from a copy")) from None
+        raise UserError(
+            Problem("journal.jsonl", f"event {seq} of type '{kind}': {error}", "restore the file from a copy")
+        ) from None
 
 
 def decode_all(lines: Iterable[str]) -> Iterator[Entry]:
@@ -225,7 +222,9 @@ def decode_all(lines: Iterable[str]) -> Iterator[Entry]:
     for i, line in enumerate(lines):
         entry = decode(line)
         if entry.seq != i:
-            raise UserError(Problem(f"journal.jsonl:{i + 1}", f"event {entry.seq} where {i} was due", "restore the file from a copy"))
+            raise UserError(
+                Problem(f"journal.jsonl:{i + 1}", f"event {entry.seq} where {i} was due", "restore the file from a copy")
+            )
         yield entry
 
 
@@ -317,9 +316,7 @@ class StudyFold:
                 self._put(old, state="running", attempt=event.attempt, slot=event.slot, started_at=old.started_at or t)
             case Reported():
                 old = self.trials[event.trial]
-                self._put(old, curve=(*old.curve, (event.step, dict(event.metrics))))
-            case Decided():
-                self._put(self.trials[event.trial], decided_stop=event.why)
+                self._put(old, curve=(*old.curve, (event.step, dict(event.metrics))), decided_stop=event.stop)
             case Charged():
                 old = self.trials[event.trial]
                 self._put(

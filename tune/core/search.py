@@ -15,7 +15,6 @@ from typing import Literal
 from tune.core.errors import Problem, UserError
 from tune.core.journal import (
     Charged,
-    Decided,
     Ended,
     Entry,
     Event,
@@ -219,12 +218,13 @@ class Search:
         """Take a report and decide. A step that the journal already has (a repeat after a resume) is not written again."""
         view = self.fold.trials[trial]
         if view.last_step is None or step > view.last_step:
-            self.journal.write(Reported(trial, step, dict(metrics)))
+            stop = ""
             if view.role == "search":
                 value = metrics[self.rules.metric]
                 self.sampler.observe(trial, step, value)
                 if self.scheduler.decide(trial, step, value) == "stop":
-                    self.journal.write(Decided(trial, step, "stop", "the scheduler stopped it at this rung"))
+                    stop = f"not among the best at the rung after step {step}"
+            self.journal.write(Reported(trial, step, dict(metrics), stop))
         self._check_limits()
         view = self.fold.trials[trial]
         over_budget = bool(self._draining) and view.role == "search" and self._limit_reached
@@ -295,9 +295,16 @@ class Search:
 
     # -- helpers --------------------------------------------------------------------------------------------------------------
 
-    def _end_stopped(self, view: TrialView, metrics: Mapping[str, float] | None = None, files: Mapping[str, str] | None = None) -> None:
+    def _end_stopped(
+        self, view: TrialView, metrics: Mapping[str, float] | None = None, files: Mapping[str, str] | None = None
+    ) -> None:
         reason = "asked" if view.stop_asked and not view.decided_stop else "rung"
-        self._end(view, Ended(view.trial, "pruned", self._last_value(view), dict(metrics or {}), dict(files or {}), reason, view.decided_stop))
+        self._end(
+            view,
+            Ended(
+                view.trial, "pruned", self._last_value(view), dict(metrics or {}), dict(files or {}), reason, view.decided_stop
+            ),
+        )
 
     def _end(self, view: TrialView, event: Ended) -> None:
         self.journal.write(event)
