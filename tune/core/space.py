@@ -13,7 +13,7 @@ import itertools
 import json
 import math
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,7 +45,7 @@ class Int:
 
 @dataclass(frozen=True)
 class Choice:
-    """One of `options` without an order between them: strings, numbers, booleans, None, or tuples of these (lists in a point)."""
+    """One of `options` without an order between them: strings, numbers, booleans or None (what every sampler can take)."""
 
     options: tuple[Any, ...]
 
@@ -165,6 +165,11 @@ class Space:
         """`faults` as text."""
         return [str(fault) for fault in self.faults(point)]
 
+    def settled(self, point: Mapping[str, Any]) -> Point:
+        """A point without faults with its values in the types of the space: 1 as 1.0 under a Float, 32.0 as 32 under a Choice of 32."""
+        places = {place.key: place.param for place in self.places()}
+        return {key: _settled(places[key], value) for key, value in point.items()}
+
     def to_json(self) -> dict[str, Any]:
         """The form of the study file; key order is the order of the space."""
         return {key: _to_json(param) for key, param in self.params}
@@ -175,19 +180,19 @@ class Space:
         return hashlib.sha256(json.dumps(pairs, allow_nan=False).encode()).hexdigest()[:16]
 
 
-def values(param: Leaf) -> tuple[Any, ...]:
+def values(param: Leaf) -> Sequence[Any]:
     """All values of a finite parameter in order."""
     if isinstance(param, Choice):
-        return tuple(plain(option) for option in param.options)
+        return param.options
     if isinstance(param, Int):
-        return tuple(range(param.low, param.high + 1, param.step))
+        return range(param.low, param.high + 1, param.step)
     return tuple(_stepped(param, i) for i in range(_n_steps(param)))
 
 
 def extremes(param: Leaf) -> tuple[Any, ...]:
     """Lowest and highest value, or every option of a Choice."""
     if isinstance(param, Choice):
-        return values(param)
+        return param.options
     if isinstance(param, Int):
         top: Any = param.low + (param.high - param.low) // param.step * param.step
     else:
@@ -198,7 +203,7 @@ def extremes(param: Leaf) -> tuple[Any, ...]:
 def sample(param: Leaf, rng: random.Random) -> Any:
     """One value from the prior of `param`."""
     if isinstance(param, Choice):
-        return rng.choice(values(param))
+        return rng.choice(param.options)
     if isinstance(param, Int):
         if param.log:
             drawn = math.exp(rng.uniform(math.log(param.low - 0.5), math.log(param.high + 0.5)))
@@ -215,7 +220,7 @@ def sample(param: Leaf, rng: random.Random) -> Any:
 def misfit(param: Leaf, value: Any) -> str | None:
     """How to mend `value` so that it is one of `param`'s, or None if it is."""
     if isinstance(param, Choice):
-        options = values(param)
+        options = param.options
         if any(type(option) is type(value) and option == value for option in options):
             return None
         if isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -237,9 +242,11 @@ def misfit(param: Leaf, value: Any) -> str | None:
     return None
 
 
-def plain(value: Any) -> Any:
-    """`value` as JSON has it: tuples become lists."""
-    return [plain(item) for item in value] if isinstance(value, (tuple, list)) else value
+def _settled(param: Leaf, value: Any) -> Any:
+    if isinstance(param, Choice):
+        exact = [option for option in param.options if type(option) is type(value) and option == value]
+        return exact[0] if exact else next(option for option in param.options if option == value)
+    return float(value) if isinstance(param, Float) else value
 
 
 def selector_choice(param: Choose) -> Choice:
@@ -254,7 +261,7 @@ def _draw(params: tuple[tuple[str, Param], ...], prefix: str, pick: Pick, point:
             point[f"{full}.{param.selector}"] = name
             _draw(dict(param.branches)[name], f"{full}.{name}.", pick, point)
         else:
-            point[full] = plain(pick(full, param))
+            point[full] = pick(full, param)
 
 
 def _places(params: tuple[tuple[str, Param], ...], prefix: str, under: tuple[tuple[str, str], ...]) -> Iterator[Place]:
@@ -269,7 +276,7 @@ def _places(params: tuple[tuple[str, Param], ...], prefix: str, under: tuple[tup
             yield Place(full, param, under)
 
 
-def _product(params: tuple[tuple[str, Param], ...], prefix: str, values_of: Callable[[Leaf], tuple[Any, ...]]) -> Iterator[Point]:
+def _product(params: tuple[tuple[str, Param], ...], prefix: str, values_of: Callable[[Leaf], Sequence[Any]]) -> Iterator[Point]:
     if not params:
         yield {}
         return
@@ -280,7 +287,7 @@ def _product(params: tuple[tuple[str, Param], ...], prefix: str, values_of: Call
             yield head | tail
 
 
-def _heads(full: str, param: Param, values_of: Callable[[Leaf], tuple[Any, ...]]) -> Iterator[Point]:
+def _heads(full: str, param: Param, values_of: Callable[[Leaf], Sequence[Any]]) -> Iterator[Point]:
     if isinstance(param, Choose):
         for name, inner in param.branches:
             for point in _product(inner, f"{full}.{name}.", values_of):
@@ -341,7 +348,7 @@ def _to_json(param: Param) -> dict[str, Any]:
         case Int():
             return {"int": [param.low, param.high]} | ({"log": True} if param.log else {}) | ({"step": param.step} if param.step != 1 else {})
         case Choice():
-            return {"choice": plain(param.options)}
+            return {"choice": list(param.options)}
         case Choose():
             branches = {name: {key: _to_json(inner) for key, inner in params} for name, params in param.branches}
             return {"choose": {param.selector: branches}}
