@@ -84,7 +84,9 @@ def _baseline_lines(fold: StudyFold, best: TrialView | None) -> list[str]:
             continue
         probe = trial.metrics["test/accuracy"]
         error = trial.metrics.get("test/accuracy_standard_error", 0.0)
-        lines = [f"  baseline   logistic regression on frozen features: test accuracy {probe:.4f} +- {error:.4f} (one standard error)"]
+        lines = [
+            f"  baseline   logistic regression on frozen features: test accuracy {probe:.4f} +- {error:.4f} (one standard error)"
+        ]
         if "majority/accuracy" in trial.metrics:
             lines.append(f"             majority class: {trial.metrics['majority/accuracy']:.4f}")
         ours = _final_test_accuracy(fold, best)

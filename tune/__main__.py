@@ -1,0 +1,212 @@
+"""The command line: `phasetune` and `python -m tune`. Commands parse and print; `tune.session` wires and runs.
+
+Exit codes: 0 done, 1 the study failed, 2 a user's mistake (nothing was started), 3 interrupted and resumable. Nothing heavy is
+imported before a command needs it: `check` and `--help` load neither torch nor ray.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tune import __version__
+from tune.core.errors import StopStudy, UserError
+
+STUDY = click.argument("study", type=click.Path(path_type=Path))
+STUDY_DIR = click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+SET = click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change a value of the study; may be given again.")
+JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object as the last line of the output.")
+
+
+class Program(click.Group):
+    """Turns the errors that Phasetune raises on purpose into a message and an exit code; anything else is a bug of ours."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            n = len(error.problems)
+            click.echo(f"{n} problem{'s' if n > 1 else ''}; nothing was started\n{error}", err=True)
+            ctx.exit(2)
+        except StopStudy as error:
+            click.echo(str(error), err=True)
+            ctx.exit(1)
+
+
+@click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(__version__, prog_name="phasetune")
+def cli() -> None:
+    """Search over fine-tuning trials: CNN baselines, PEFT of multimodal LLMs, hosted models; on one machine or a Ray cluster.
+
+    \b
+    phasetune check configs/studies/quickstart.yaml --print
+    phasetune run configs/studies/quickstart.yaml --set trainable.data.source=~/pictures
+    phasetune resume studies/quickstart-1
+    phasetune status studies/quickstart-1
+    """
+
+
+@cli.command()
+@STUDY
+@SET
+@click.option("--print", "print_", is_flag=True, help="Print the resolved study with the origin of each value.")
+def check(study: Path, sets: tuple[str, ...], print_: bool) -> None:
+    """Validate STUDY without starting anything.
+
+    All mistakes are reported at once, each with its place, what was got and the fix; exit code 2 if there are any.
+
+    \b
+    phasetune check configs/studies/quickstart.yaml
+    phasetune check configs/studies/quickstart.yaml --set budget.trials=4 --print
+    """
+    from tune.check import check as check_study
+    from tune.check import resolved_text
+    from tune.load import load_study
+
+    loaded = load_study(study, sets)
+    if print_:
+        click.echo(resolved_text(loaded))
+    for note in check_study(loaded):
+        click.echo(f"note: {note}", err=True)
+    click.echo(f"{study} is sound", err=True)
+
+
+@cli.command()
+@STUDY
+@SET
+@JSON
+@click.option("--address", metavar="ADDR", help="Ask this Ray cluster what it has, instead of this machine.")
+def plan(study: Path, sets: tuple[str, ...], as_json: bool, address: str | None) -> None:
+    """What running STUDY would do: trials, rungs, concurrency and why, memory, cost, what is missing.
+
+    \b
+    phasetune plan configs/studies/quickstart.yaml
+    """
+    from tune.load import load_study
+    from tune.plan import plan as plan_study
+    from tune.plan import plan_text
+    from tune.session import look_at_nodes
+
+    loaded = load_study(study, sets)
+    planned = plan_study(loaded, look_at_nodes(loaded.spec, address))
+    click.echo(plan_text(planned))
+    if as_json:
+        click.echo(json.dumps(planned))
+
+
+@cli.command()
+@STUDY
+@SET
+@JSON
+@click.option("--storage", type=click.Path(path_type=Path), default=Path("studies"), show_default=True, help="Where study directories go.")
+@click.option("--address", metavar="ADDR", help="A Ray cluster (host:port, or 'auto' inside a Ray job); default: this machine alone.")
+@click.option("--tracking-uri", metavar="URI", help="MLflow server; default: $MLFLOW_TRACKING_URI, else SQLite in the storage.")
+@click.option("--foreground", is_flag=True, help="Run trials one by one in this process, without Ray, so that a breakpoint works.")
+def run(
+    study: Path, sets: tuple[str, ...], as_json: bool, storage: Path, address: str | None, tracking_uri: str | None, foreground: bool
+) -> None:
+    """Run STUDY. Ctrl-C stops it cleanly and prints the command that goes on with it.
+
+    \b
+    phasetune run configs/studies/quickstart.yaml
+    phasetune run configs/studies/quickstart.yaml --set trainable.data.source=~/pictures --set budget.trials=8
+    phasetune run configs/studies/smoke.yaml --foreground
+    """
+    from tune.load import load_study
+
+    loaded = load_study(study, sets)
+    from tune import session
+
+    options = session.Options(storage, address, tracking_uri, foreground, _command())
+    _end(session.start(loaded, options), as_json)
+
+
+@cli.command()
+@STUDY_DIR
+@JSON
+@click.option("--address", metavar="ADDR", help="A Ray cluster; default: as in the study file.")
+@click.option("--tracking-uri", metavar="URI", help="MLflow server; default: $MLFLOW_TRACKING_URI, else SQLite in the storage.")
+@click.option("--foreground", is_flag=True, help="Run trials one by one in this process, without Ray.")
+def resume(directory: Path, as_json: bool, address: str | None, tracking_uri: str | None, foreground: bool) -> None:
+    """Go on with the stopped or killed study in DIR, exactly where it was.
+
+    Trials that ended are not run again; one that was cut off goes on from its checkpoint.
+
+    \b
+    phasetune resume studies/quickstart-1
+    """
+    from tune import session
+
+    options = session.Options(directory.parent, address, tracking_uri, foreground, _command())
+    _end(session.resume(directory, options), as_json)
+
+
+@cli.command()
+@STUDY_DIR
+@JSON
+def status(directory: Path, as_json: bool) -> None:
+    """How the study in DIR stands, read from its journal; it may be running, on any machine.
+
+    \b
+    phasetune status studies/quickstart-1
+    """
+    from tune.status import read_status
+
+    text, summary = read_status(directory)
+    click.echo(text)
+    if as_json:
+        click.echo(json.dumps(summary))
+
+
+@cli.command()
+@STUDY_DIR
+@click.option("--trial", metavar="ID", help="Stop this trial only, such as t0007.")
+def stop(directory: Path, trial: str | None) -> None:
+    """Ask the running study in DIR, or one trial of it, to stop at its next report.
+
+    \b
+    phasetune stop studies/quickstart-1
+    phasetune stop studies/quickstart-1 --trial t0007
+    """
+    from tune.status import ask_to_stop
+
+    click.echo(ask_to_stop(directory, trial))
+
+
+def _end(finished: Any, as_json: bool) -> None:
+    click.echo(finished.text, err=as_json)
+    if as_json:
+        click.echo(json.dumps(finished.summary))
+    sys.stdout.flush()
+    raise click.exceptions.Exit(finished.exit_code)
+
+
+def _command() -> str:
+    """How this program was called, for the commands that it prints."""
+    if Path(sys.argv[0]).name != "__main__.py":
+        return "phasetune" if _on_path("phasetune") else sys.argv[0]
+    python = Path(sys.executable)
+    try:
+        shown = str(python.relative_to(Path.cwd()))
+    except ValueError:
+        shown = "python" if _on_path("python") else str(python)
+    return f"{shown} -m tune"
+
+
+def _on_path(name: str) -> bool:
+    import shutil
+
+    found = shutil.which(name)
+    return found is not None and os.path.samefile(os.path.dirname(found), os.path.dirname(sys.executable))
+
+
+main: Callable[..., Any] = cli
+
+if __name__ == "__main__":
+    main(prog_name="phasetune")

@@ -1,0 +1,133 @@
+"""A study's directory: where it lies, what stands in it besides the journal, and the requests others leave there.
+
+`journal.jsonl` is the truth; `resolved.json` and `environment.json` are for people and for reproduction; `requests/` holds one small
+file for each `phasetune stop`, taken by the running driver. `trials/<id>/` belongs to the trials.
+"""
+
+from __future__ import annotations
+
+import getpass
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import socket
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tune.core.errors import Problem, UserError
+
+_VERSIONS = ("phasetune", "ray", "optuna", "torch", "deepspeed", "timm", "transformers", "peft", "datasets", "mlflow", "numpy", "scikit-learn")
+
+
+def create(storage: Path, name: str) -> Path:
+    """A new directory `<storage>/<name>-<n>`, the next free n. Raises UserError if the storage cannot be written."""
+    try:
+        storage.mkdir(parents=True, exist_ok=True)
+        taken = [int(m[1]) for p in storage.iterdir() if (m := re.fullmatch(re.escape(name) + r"-(\d+)", p.name))]
+        n = max(taken, default=0) + 1
+        while True:
+            study_dir = storage / f"{name}-{n}"
+            try:
+                study_dir.mkdir()
+                break
+            except FileExistsError:  # another study of this name began at the same moment
+                n += 1
+        (study_dir / "trials").mkdir()
+    except OSError as error:
+        raise UserError(
+            Problem(f"storage {storage}", f"{error.strerror or error}", "choose a folder that can be written with --storage")
+        ) from None
+    return study_dir.resolve()
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Write whole or not at all."""
+    tmp = path.with_suffix(".tmp")
+    tmp.write_text(json.dumps(data, indent=2) + "\n")
+    os.replace(tmp, path)
+
+
+def environment(seed: int) -> dict[str, Any]:
+    """What a reader needs to run the study again: commit, versions, host, command, seed. No environment variables: they hold secrets."""
+    return {
+        **_git(),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "python": platform.python_version(),
+        "versions": {name: v for name in _VERSIONS if (v := _version(name)) is not None},
+        "host": socket.gethostname(),
+        "user": _user(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "seed": seed,
+    }
+
+
+def _git() -> dict[str, Any]:
+    root = Path(__file__).resolve().parents[2]
+    try:
+        commit = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5)
+        status = subprocess.run(["git", "-C", str(root), "status", "--porcelain"], capture_output=True, text=True, timeout=5)
+    except (OSError, subprocess.TimeoutExpired):
+        return {"git_commit": None, "git_dirty": None}
+    if commit.returncode != 0:
+        return {"git_commit": None, "git_dirty": None}
+    return {"git_commit": commit.stdout.strip(), "git_dirty": bool(status.stdout.strip())}
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _user() -> str | None:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user id without a name
+        return None
+
+
+def leave_stop_request(study_dir: Path, trial: str | None) -> None:
+    """Ask the driver of this study to stop it, or one trial of it."""
+    requests = study_dir / "requests"
+    try:
+        requests.mkdir(exist_ok=True)
+        write_json(requests / f"{uuid.uuid4().hex}.json", {"stop": trial or "study"})
+    except OSError as error:
+        raise UserError(Problem(str(requests), f"it cannot be written: {error.strerror}", "mend the permissions")) from None
+
+
+def take_stop_requests(study_dir: Path) -> Iterator[str | None]:
+    """Requests left since the last call: a trial's id, or None for the whole study. Each is taken once."""
+    requests = study_dir / "requests"
+    if not requests.is_dir():
+        return
+    for path in sorted(requests.glob("*.json")):
+        try:
+            wanted = json.loads(path.read_text())["stop"]
+        except (OSError, ValueError, KeyError, TypeError):
+            wanted = None  # not ours: taken away without effect
+        else:
+            yield None if wanted == "study" else wanted
+        path.unlink(missing_ok=True)
+
+
+def is_running(study_dir: Path) -> bool:
+    """Whether some process holds the study's journal on this machine."""
+    from filelock import FileLock, Timeout
+
+    lock_path = study_dir / ".journal.lock"
+    if not lock_path.exists():
+        return False
+    try:
+        with FileLock(str(lock_path), timeout=0):
+            return False
+    except (Timeout, OSError):
+        return True

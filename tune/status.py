@@ -1,0 +1,62 @@
+"""Looking at a study from outside and asking it to stop: reads the journal, leaves a request; never writes the journal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tune.adapters.journal_file import read_lines
+from tune.adapters.study_dir import is_running, leave_stop_request
+from tune.core.errors import Problem, UserError
+from tune.core.journal import StudyFold, TrialView, decode_all
+from tune.live import sparkline
+from tune.summary import all_metrics, as_json, as_text, clock, point_text
+
+
+def read_fold(study_dir: Path) -> tuple[StudyFold, str, Any]:
+    """The fold of a study, its metric's name and mode. Raises UserError if there is no study there."""
+    fold = StudyFold.of(decode_all(read_lines(study_dir / "journal.jsonl")))
+    if fold.started is None:
+        raise UserError(Problem(str(study_dir / "journal.jsonl"), "it has no first event yet", "look again in a moment"))
+    metric = fold.started.resolved["metric"]
+    return fold, metric["name"], metric["mode"]
+
+
+def read_status(study_dir: Path) -> tuple[str, dict[str, Any]]:
+    """Text for people and the `--json` object. `state` is `running` while a driver holds the study, `open` after a kill."""
+    fold, metric, mode = read_fold(study_dir)
+    summary = as_json(fold, mode, str(study_dir.resolve()))
+    held = is_running(study_dir)
+    if fold.ended is None:
+        summary["state"] = "running" if held else "open"
+    lines = [as_text(fold, metric, mode, str(study_dir)).replace(": open", f": {summary['state']}", 1)]
+    if fold.ended is None and not held:
+        lines.append(f"  no process runs it here; go on with: phasetune resume {study_dir}")
+    lines.append("")
+    lines.append(f"  {'trial':<9} {'state':<9} {'step':>5} {metric:>18}  {'curve':<12}  {'time':>12}  point")
+    lines += ["  " + _row(trial, metric, fold.last_t) for trial in fold.trials.values()]
+    return "\n".join(lines), summary
+
+
+def _row(trial: TrialView, metric: str, now: float) -> str:
+    values = [metrics[metric] for _, metrics in trial.curve if metric in metrics]
+    value = trial.value if trial.value is not None else all_metrics(trial).get(metric)
+    shown = f"{value:.4f}" if value is not None else ""
+    step = "" if trial.last_step is None else str(trial.last_step)
+    spent = clock((trial.ended_at or now) - trial.started_at) if trial.started_at is not None else ""
+    tail = point_text(trial.point) or trial.role
+    why = f"  ({trial.reason}: {trial.detail})" if trial.state == "failed" else ""
+    return f"{trial.trial:<9} {trial.state:<9} {step:>5} {shown:>18}  {sparkline(values):<12}  {spent:>12}  {tail}{why}"
+
+
+def ask_to_stop(study_dir: Path, trial: str | None) -> str:
+    """Leave the request. Raises UserError if no such trial is going on or nothing runs the study."""
+    fold, _, _ = read_fold(study_dir)
+    if trial is not None and trial not in fold.running:
+        known = ", ".join(fold.running) or "none"
+        got = f"{trial} is {fold.trials[trial].state}" if trial in fold.trials else f"there is no trial '{trial}'"
+        raise UserError(Problem(f"{study_dir}: --trial", got, f"name a trial that is going on: {known}"))
+    if not is_running(study_dir):
+        raise UserError(Problem(str(study_dir), "no process on this machine is running this study", "there is nothing to stop"))
+    leave_stop_request(study_dir, trial)
+    return f"asked {trial or 'the study'} to stop; it will at its next report"
