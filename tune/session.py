@@ -142,7 +142,7 @@ class _Place:
 
     slots: int
     words: str
-    executor: Callable[[Search, Callable[[Assignment], Any], Callable[[], None]], Any]
+    executor: Callable[[Search, _Orders, Callable[[], None]], Any]
 
 
 def _catalog_entry(spec: StudySpec) -> Any:
@@ -175,10 +175,10 @@ def _placed(spec: StudySpec, options: Options) -> Iterator[_Place]:
         found = place(nodes(), spec.cluster.shape, spec.cluster.concurrency)
         hosts = _Hosts(spec)
 
-        def ray_executor(search: Search, order: Callable[[Assignment], Any], poll: Callable[[], None]) -> Any:
+        def ray_executor(search: Search, orders: _Orders, poll: Callable[[], None]) -> Any:
             from tune.adapters.ray_tune import RayTuneExecutor
 
-            return RayTuneExecutor(search, found.slots, hosts.make, order, _checkpoint_step, poll)
+            return RayTuneExecutor(search, found.slots, hosts.make, orders.order, orders.after_step, poll)
 
         try:
             yield _Place(found.slots, found.why, ray_executor)
@@ -192,7 +192,9 @@ class _Hosts:
     """The worker groups of this session, one a slot; made anew when one is lost."""
 
     def __init__(self, spec: StudySpec):
-        self._spec, self._made, self._n = spec, {}, 0  # type: ignore[var-annotated]
+        self._spec = spec
+        self._made: dict[int, Any] = {}
+        self._n = 0
 
     def make(self, slot: int) -> tuple[Any, str]:
         from trainables.adapters.worker_group import GroupHost
@@ -210,44 +212,44 @@ class _Hosts:
             ray.wait(waiting, num_returns=len(waiting), timeout=15)
 
 
-def _foreground_executor(search: Search, order: Callable[[Assignment], Any], poll: Callable[[], None]) -> ForegroundExecutor:
+def _foreground_executor(search: Search, orders: _Orders, poll: Callable[[], None]) -> ForegroundExecutor:
     from trainables.adapters.reporter import run_in_foreground
 
     def run_trial(assignment: Assignment, on_report: Callable[[int, dict[str, float]], Decision]) -> tuple[Any, ...]:
-        message: tuple[Any, ...] = run_in_foreground(order(assignment), on_report)
+        message: tuple[Any, ...] = run_in_foreground(orders.order(assignment), on_report)
         return message
 
-    return ForegroundExecutor(search, run_trial, _checkpoint_step, poll)
+    return ForegroundExecutor(search, run_trial, orders.after_step, poll)
 
 
-def _checkpoint_step(workdir: str) -> int | None:
-    from trainables.adapters.reporter import checkpoint_step
-
-    return checkpoint_step(Path(workdir))
-
-
-def _orders(spec: StudySpec, entry: Any, study_dir: Path) -> Callable[[Assignment], Any]:
+class _Orders:
     """What a group is told to run for an assignment: the recipe of its role and the trainable with the point patched in."""
-    from trainables.adapters.order import Order
 
-    recipes = {"search": entry.recipe, "baseline": entry.baseline, "refit": entry.refit}
-    cache_dir = Path(os.environ.get("PHASETUNE_CACHE", Path.home() / ".cache" / "phasetune"))
+    def __init__(self, spec: StudySpec, entry: Any, study_dir: Path):
+        self._spec, self._trials = spec, study_dir / "trials"
+        self._recipes = {"search": entry.recipe, "baseline": entry.baseline, "refit": entry.refit}
+        self._cache_dir = os.environ.get("PHASETUNE_CACHE") or str(Path.home() / ".cache" / "phasetune")
 
-    def order(assignment: Assignment) -> Order:
-        workdir = study_dir / "trials" / assignment.trial
+    def order(self, assignment: Assignment) -> Any:
+        from trainables.adapters.worker_group import Order
+
+        workdir = self._trials / assignment.trial
         workdir.mkdir(parents=True, exist_ok=True)
         return Order(
             trial=assignment.trial,
-            kind=spec.kind,
-            recipe=recipes[assignment.role],
-            spec=apply(spec.trainable, assignment.point),
+            kind=self._spec.kind,
+            recipe=self._recipes[assignment.role],
+            spec=apply(self._spec.trainable, assignment.point),
             seed=assignment.seed,
             workdir=str(workdir),
-            cache_dir=str(cache_dir),
+            cache_dir=self._cache_dir,
             attempt=assignment.attempt,
         )
 
-    return order
+    def after_step(self, trial: str) -> int | None:
+        from trainables.adapters.reporter import checkpoint_step
+
+        return checkpoint_step(self._trials / trial)
 
 
 class _Interrupts:
@@ -305,7 +307,7 @@ def _conduct(
                 search.note(Noted("data", facts))
             print(f"study directory {_short(study_dir)}; if it is cut off, go on with: {resume_command}", file=sys.stderr)
             poll = _Poll(search, study_dir, interrupts, view)
-            place.executor(search, _orders(spec, entry, study_dir), poll).run()
+            place.executor(search, _Orders(spec, entry, study_dir), poll).run()
             ended = search.end()
     except StopStudy as error:
         view.close()
@@ -354,3 +356,17 @@ def _short(path: Path) -> str:
     with contextlib.suppress(ValueError):
         return str(path.relative_to(Path.cwd()))
     return str(path)
+
+
+def look_at_nodes(spec: StudySpec, address: str | None) -> list[Any]:
+    """What `plan` counts on: the nodes of the cluster at `address` or in the study, else this machine, without starting Ray."""
+    from cluster.ray_cluster import connect, disconnect, nodes, this_machine
+
+    address = address or spec.cluster.address
+    if address is None:
+        return [this_machine()]
+    connect(address)
+    try:
+        return nodes()
+    finally:
+        disconnect()
