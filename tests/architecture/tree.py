@@ -1,0 +1,87 @@
+"""The repository as the architecture tests see it: its folders, its modules, what each imports and calls. Reads files only."""
+
+from __future__ import annotations
+
+import ast
+import fnmatch
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("tune", "trainables", "cluster")
+
+
+@dataclass(frozen=True)
+class Module:
+    """`name` is dotted (`tune.core.space`; a package has its own name), `path` relative to the root."""
+
+    name: str
+    path: Path
+    text: str
+    tree: ast.Module
+
+    @property
+    def n_lines(self) -> int:
+        return len(self.text.splitlines())
+
+
+@cache
+def modules(*folders: str) -> tuple[Module, ...]:
+    """All modules under these top-level folders, by path."""
+    found = []
+    for file in sorted(file for folder in folders for file in (ROOT / folder).rglob("*.py")):
+        path = file.relative_to(ROOT)
+        parts = path.with_suffix("").parts
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        text = file.read_text(encoding="utf-8")
+        found.append(Module(name, path, text, ast.parse(text, filename=str(path))))
+    return tuple(found)
+
+
+def ignored_by_git(name: str) -> bool:
+    """True if .gitignore names this top-level folder (patterns with a trailing slash; that is all this file uses for folders)."""
+    patterns = [line.strip() for line in (ROOT / ".gitignore").read_text().splitlines()]
+    return any(fnmatch.fnmatch(name, pattern.strip("/")) for pattern in patterns if pattern.endswith("/"))
+
+
+def imported(module: Module) -> Iterator[tuple[int, str]]:
+    """(line, dotted name) of every import, inside functions and `if TYPE_CHECKING` too; `from a import b` gives `a.b`."""
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module.path}:{node.lineno}: write the import in full, from the top-level package"
+            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+
+
+def dotted(node: ast.expr) -> str:
+    """`a.b.c` of an attribute chain, or the empty string for anything else."""
+    if isinstance(node, ast.Name):
+        return node.id
+    if isinstance(node, ast.Attribute):
+        head = dotted(node.value)
+        return f"{head}.{node.attr}" if head else ""
+    return ""
+
+
+def within(name: str, package: str) -> bool:
+    """True if the dotted `name` is `package` or stands under it."""
+    return name == package or name.startswith(package + ".")
+
+
+def enclosing_functions(module: Module) -> dict[ast.AST, str]:
+    """For each node the qualified name of the function or class it stands in ("<module>" for the top level)."""
+    homes: dict[ast.AST, str] = {}
+
+    def walk(node: ast.AST, home: str) -> None:
+        for child in ast.iter_child_nodes(node):
+            homes[child] = home
+            if isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+                walk(child, child.name if home == "<module>" else f"{home}.{child.name}")
+            else:
+                walk(child, home)
+
+    walk(module.tree, "<module>")
+    return homes
