@@ -10,11 +10,12 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tune.adapters import study_dir as directory
 from tune.adapters.foreground import ForegroundExecutor
@@ -24,14 +25,19 @@ from tune.core.errors import Problem, StopStudy, UserError
 from tune.core.journal import Entry, Noted, StudyFold, StudyStarted, decode_all
 from tune.core.patch import apply
 from tune.core.ports import Decision, Sampler, Scheduler
+from tune.core.shape import TrialShape
 from tune.core.search import Assignment, JournalWriter, Rules, Search
 from tune.core.study import StudySpec
 from tune.live import View, open_view
 from tune.load import LoadedStudy, load_resolved
 from tune.summary import as_json, as_text
 
+if TYPE_CHECKING:
+    from cluster.placement import NodeFree
+
 _REQUESTS_EVERY_S = 0.5
 _CLOSE_MLFLOW_S = 60.0
+_CLOSE_GROUPS_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -169,47 +175,74 @@ def _placed(spec: StudySpec, options: Options) -> Iterator[_Place]:
     from cluster.placement import place
     from cluster.ray_cluster import connect, disconnect, nodes
 
-    address = options.address or spec.cluster.address
-    connect(address)
+    connection = connect(options.address or spec.cluster.address)
     try:
-        found = place(nodes(), spec.cluster.shape, spec.cluster.concurrency)
-        hosts = _Hosts(spec)
+        found_nodes = nodes()
+        shape = shape_of_trial(spec, found_nodes)
+        found = place(found_nodes, shape, spec.cluster.concurrency)
+        hosts = _Hosts(shape, found.spans)
 
         def ray_executor(search: Search, orders: _Orders, poll: Callable[[], None]) -> Any:
             from tune.adapters.ray_tune import RayTuneExecutor
 
-            return RayTuneExecutor(search, found.slots, hosts.make, orders.order, orders.after_step, poll)
+            return RayTuneExecutor(search, found.slots, lambda slot: hosts.make(slot, orders.scratch), orders.order, orders.after_step, poll)
 
         try:
             yield _Place(found.slots, found.why, ray_executor)
         finally:
             hosts.close()
     finally:
-        disconnect()
+        disconnect(connection)
+
+
+def shape_of_trial(spec: StudySpec, nodes: Sequence[NodeFree]) -> TrialShape:
+    """The trial's shape with `gpus_per_worker: auto` settled by what the cluster has."""
+    gpus = spec.cluster.gpus_per_worker
+    has_gpus = any(node.gpus >= 1 for node in nodes)
+    return TrialShape(spec.cluster.workers, spec.cluster.cpus_per_worker, int(has_gpus) if gpus == "auto" else gpus)
+
+
+def look_at_nodes(spec: StudySpec, address: str | None) -> list[NodeFree]:
+    """What `plan` counts on: the nodes of the cluster at `address` or in the study, else this machine, without starting Ray."""
+    from cluster.placement import NodeFree
+
+    address = address or spec.cluster.address
+    if address == "local":
+        return [NodeFree("this machine", os.cpu_count() or 1, _n_gpus())]
+    from cluster.ray_cluster import connect, disconnect, nodes
+
+    connection = connect(address)
+    try:
+        return nodes()
+    finally:
+        disconnect(connection)
+
+
+def _n_gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()
 
 
 class _Hosts:
     """The worker groups of this session, one a slot; made anew when one is lost."""
 
-    def __init__(self, spec: StudySpec):
-        self._spec = spec
+    def __init__(self, shape: TrialShape, spans: bool):
+        self._shape, self._spans = shape, spans
         self._made: dict[int, Any] = {}
-        self._n = 0
 
-    def make(self, slot: int) -> tuple[Any, str]:
-        from trainables.adapters.worker_group import GroupHost
+    def make(self, slot: int, scratch: Path) -> tuple[Any, str]:
+        from trainables.adapters.worker_group import WorkerGroup
 
-        self._n += 1
-        name = f"phasetune-group-{os.getpid()}-{slot}-{self._n}"
-        self._made[slot] = GroupHost.options(name=name).remote(self._spec.cluster.shape)
-        return self._made[slot], name
+        group = self._made[slot] = WorkerGroup(self._shape, scratch, spans=self._spans)
+        return group.host, group.name
 
     def close(self) -> None:
-        import ray
-
-        waiting = [host.close.remote() for host in self._made.values()]
-        with contextlib.suppress(ray.exceptions.RayError):
-            ray.wait(waiting, num_returns=len(waiting), timeout=15)
+        closing = [threading.Thread(target=group.close, daemon=True) for group in self._made.values()]
+        for thread in closing:
+            thread.start()
+        for thread in closing:
+            thread.join(_CLOSE_GROUPS_S)
 
 
 def _foreground_executor(search: Search, orders: _Orders, poll: Callable[[], None]) -> ForegroundExecutor:
@@ -226,12 +259,12 @@ class _Orders:
     """What a group is told to run for an assignment: the recipe of its role and the trainable with the point patched in."""
 
     def __init__(self, spec: StudySpec, entry: Any, study_dir: Path):
-        self._spec, self._trials = spec, study_dir / "trials"
+        self._spec, self._trials, self.scratch = spec, study_dir / "trials", study_dir / ".groups"
         self._recipes = {"search": entry.recipe, "baseline": entry.baseline, "refit": entry.refit}
         self._cache_dir = os.environ.get("PHASETUNE_CACHE") or str(Path.home() / ".cache" / "phasetune")
 
     def order(self, assignment: Assignment) -> Any:
-        from trainables.adapters.worker_group import Order
+        from trainables.adapters.order import Order
 
         workdir = self._trials / assignment.trial
         workdir.mkdir(parents=True, exist_ok=True)
@@ -247,9 +280,9 @@ class _Orders:
         )
 
     def after_step(self, trial: str) -> int | None:
-        from trainables.adapters.reporter import checkpoint_step
+        from trainables.adapters.checkpoint import step_of
 
-        return checkpoint_step(self._trials / trial)
+        return step_of(self._trials / trial)
 
 
 class _Interrupts:
@@ -289,7 +322,7 @@ def _conduct(
     resume_command = f"{options.command} resume {_short(study_dir)}"
     rules = rules_of(spec, place.slots)
     fold = StudyFold()
-    tracking_uri = options.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or default_tracking_uri(study_dir)
+    tracking_uri = options.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or default_tracking_uri(study_dir.parent)
     view: View = open_view(fold, rules)
     interrupts = _Interrupts(lambda: print(f"\nleft at once; go on with: {resume_command}", file=sys.stderr))
     projection = MlflowProjection(study_dir, tracking_uri, spec.study.name)
@@ -318,7 +351,7 @@ def _conduct(
         left = projection.close(_CLOSE_MLFLOW_S)
     notes = [f"  MLflow     {ui_command(tracking_uri)}"]
     if left.behind:
-        notes.append(f"  MLflow is {left.behind} events behind ({left.error}); `{resume_command}` sends the rest")
+        notes.append(f"  MLflow is {left.behind} events behind; `{resume_command}` sends the rest: {'; '.join(left.errors[:3])}")
     if ended.state == "interrupted":
         notes.append(f"  go on with {resume_command}")
     code = {"done": 0, "failed": 1, "interrupted": 3}[ended.state]
@@ -357,16 +390,3 @@ def _short(path: Path) -> str:
         return str(path.relative_to(Path.cwd()))
     return str(path)
 
-
-def look_at_nodes(spec: StudySpec, address: str | None) -> list[Any]:
-    """What `plan` counts on: the nodes of the cluster at `address` or in the study, else this machine, without starting Ray."""
-    from cluster.ray_cluster import connect, disconnect, nodes, this_machine
-
-    address = address or spec.cluster.address
-    if address is None:
-        return [this_machine()]
-    connect(address)
-    try:
-        return nodes()
-    finally:
-        disconnect()

@@ -96,6 +96,7 @@ class Search:
     def __init__(self, rules: Rules, sampler: Sampler, scheduler: Scheduler, journal: JournalWriter):
         self.rules, self.sampler, self.scheduler, self.journal = rules, sampler, scheduler, journal
         self._active: set[str] = set()  # handed out in this session and not over
+        self._told_to_stop: set[str] = set()
         self._exhausted = False  # the sampler has no further point
         self._asks = 0
         self._draining = ""  # why no new trial starts: a limit was reached or someone asked
@@ -228,26 +229,29 @@ class Search:
         self._check_limits()
         view = self.fold.trials[trial]
         over_budget = bool(self._draining) and view.role == "search" and self._limit_reached
-        return "stop" if view.decided_stop or view.stop_asked or self._interrupting or over_budget else "continue"
+        if not (view.decided_stop or view.stop_asked or self._interrupting or over_budget):
+            return "continue"
+        self._told_to_stop.add(trial)
+        return "stop"
 
     def finish(self, trial: str, metrics: Mapping[str, float], files: Mapping[str, str]) -> None:
         """The recipe returned. A trial cut short by an interruption stays open for the resume."""
         view = self.fold.trials[trial]
         if view.decided_stop or view.stop_asked:
             self._end_stopped(view, metrics, files)
-        elif self._interrupting and not self._ran_to_its_end(metrics):
+        elif self._interrupting and not self._ran_to_its_end(trial, metrics):
             self._active.discard(trial)
         else:
             value = metrics.get(self.rules.metric, self._last_value(view))
             state: Literal["complete", "pruned"] = "complete"
             reason = ""
-            if self._limit_reached and view.role == "search" and not self._ran_to_its_end(metrics):
+            if self._limit_reached and view.role == "search" and not self._ran_to_its_end(trial, metrics):
                 state, reason = "pruned", "budget"
             self._end(view, Ended(trial, state, value, dict(metrics), dict(files), reason))
 
-    @staticmethod
-    def _ran_to_its_end(metrics: Mapping[str, float]) -> bool:
-        return bool(metrics)  # a recipe that was stopped returns no final metrics
+    def _ran_to_its_end(self, trial: str, metrics: Mapping[str, float]) -> bool:
+        """A recipe that was cut short returns no final metrics; one that was told to stop after its last step may have them."""
+        return bool(metrics) or trial not in self._told_to_stop
 
     def fail(self, trial: str, reason: str, detail: str) -> None:
         self._end(self.fold.trials[trial], Ended(trial, "failed", None, reason=reason, detail=detail))
