@@ -208,6 +208,7 @@ class Search:
 
     def _assign(self, trial: TrialView) -> Assignment:
         self._active.add(trial.trial)
+        self._told_to_stop.discard(trial.trial)
         return Assignment(trial.trial, trial.role, trial.point, trial.attempt + 1, trial_seed(self.rules.seed, trial.trial))
 
     # -- what executors tell --------------------------------------------------------------------------------------------------
