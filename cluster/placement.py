@@ -1,0 +1,117 @@
+"""How many worker groups fit a cluster, and where. Pure: node sizes in, a placement or a UserError out.
+
+The number of trials that run at a time is computed here and nowhere else, so that a user cannot ask for a deadlock. A group stays
+on one node unless no node can hold one; groups all have the same shape, so filling the nodes in any order reaches the same count.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tune.core.errors import Problem, UserError
+from tune.core.shape import TrialShape
+
+_SLOTS_PER_GROUP = 1
+_ROUNDING = 1e-6  # CPUs and GPUs may be shares: 3 x 0.1 must fit 0.3
+
+
+@dataclass(frozen=True)
+class NodeFree:
+    """A node and the CPUs and GPUs that a study may use on it."""
+
+    name: str
+    cpus: float
+    gpus: float = 0
+
+
+@dataclass(frozen=True)
+class Placement:
+    """`per_node` counts workers. `spans`: groups reach over several nodes. `why` explains the number of slots to a person."""
+
+    groups: int
+    slots: int
+    per_node: Mapping[str, int]
+    spans: bool
+    why: str
+
+
+def place(nodes: Sequence[NodeFree], shape: TrialShape, want: int | None) -> Placement:
+    """As many groups as fit, or `want` if that is fewer. Raises UserError naming the gap if not even one fits."""
+    _refuse_nonsense(shape, want)
+    workers = {node.name: _workers_on(node, shape) for node in nodes}
+    whole = {name: n // shape.workers for name, n in workers.items()}
+    spans = sum(whole.values()) == 0
+    fit = sum(workers.values()) // shape.workers if spans else sum(whole.values())
+    if fit == 0:
+        raise UserError(_gap(nodes, workers, shape))
+    groups = fit if want is None else min(fit, want)
+    per_node: dict[str, int] = {}
+    left = groups * shape.workers
+    for name, n in workers.items():
+        taken = min(left, n if spans else whole[name] * shape.workers)
+        if taken:
+            per_node[name] = taken
+        left -= taken
+    assert left == 0, "a group that was counted has no place"
+    return Placement(groups, groups * _SLOTS_PER_GROUP, per_node, spans, _why(nodes, shape, want, fit, groups, spans))
+
+
+def _workers_on(node: NodeFree, shape: TrialShape) -> int:
+    by_cpu = math.floor(node.cpus / shape.cpus_per_worker + _ROUNDING)
+    share = shape.gpus_per_worker
+    if not share:
+        return by_cpu
+    if share < 1:  # shares of one device: a worker never gets two halves of different devices
+        by_gpu = math.floor(node.gpus + _ROUNDING) * math.floor(1 / share + _ROUNDING)
+    else:
+        by_gpu = math.floor(node.gpus / share + _ROUNDING)
+    return min(by_cpu, by_gpu)
+
+
+def _refuse_nonsense(shape: TrialShape, want: int | None) -> None:
+    problems = []
+    if shape.workers < 1:
+        problems.append(Problem("cluster.workers", str(shape.workers), "give at least 1 worker"))
+    if shape.cpus_per_worker <= 0:
+        problems.append(Problem("cluster.cpus_per_worker", f"{shape.cpus_per_worker:g}", "give more than 0 CPUs"))
+    gpus = shape.gpus_per_worker
+    if gpus < 0 or (gpus > 1 and gpus != math.floor(gpus)):
+        problems.append(Problem("cluster.gpus_per_worker", f"{gpus:g}", "give 0, a share below 1, or a whole number"))
+    if want is not None and want < 1:
+        problems.append(Problem("cluster.concurrency", str(want), "give at least 1, or leave it out to use the whole cluster"))
+    if problems:
+        raise UserError(problems)
+
+
+def _gap(nodes: Sequence[NodeFree], workers: Mapping[str, int], shape: TrialShape) -> list[Problem]:
+    """One problem for each resource that is short, or for the pieces that nodes are cut into when the sums would do."""
+    problems = []
+    for key, need, have, unit in (
+        ("gpus_per_worker", shape.gpus, sum(node.gpus for node in nodes), "GPU"),
+        ("cpus_per_worker", shape.cpus, sum(node.cpus for node in nodes), "CPU"),
+    ):
+        if need > have + _ROUNDING:
+            fix = f"lower cluster.workers or cluster.{key}, or add {need - have:g} {unit}"
+            got = f"a trial needs {need:g} {unit} ({shape}), the cluster has {have:g}: {need - have:g} short"
+            problems.append(Problem(f"cluster.{key}", got, fix))
+    if problems:
+        return problems
+    sizes = ", ".join(f"{node.name}: {node.cpus:g} CPU {node.gpus:g} GPU" for node in nodes)
+    have = sum(workers.values())
+    got = f"a trial needs {shape}, the nodes hold {have} such workers ({sizes}): {shape.workers - have} short"
+    return [Problem("cluster.workers", got, "use fewer workers, or fewer CPUs and GPUs a worker, so that each fits a node")]
+
+
+def _why(nodes: Sequence[NodeFree], shape: TrialShape, want: int | None, fit: int, groups: int, spans: bool) -> str:
+    cpus, gpus = sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)
+    place = f"{cpus:g} CPU" + (f" and {gpus:g} GPU" if gpus else "") + f" on {len(nodes)} node{'s' if len(nodes) != 1 else ''}"
+    text = f"{place} hold {fit} group{'s' if fit != 1 else ''} of {shape}"
+    if spans:
+        text += ", each over several nodes because none holds one whole"
+    if groups < fit:
+        text += f"; {groups} asked for"
+    elif want is not None and want > fit:
+        text += f"; {want} asked for is more than fits"
+    return text

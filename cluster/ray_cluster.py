@@ -1,0 +1,117 @@
+"""Starts a Ray on this machine or joins a running one; says what its nodes have; leaves no trace.
+
+Authentication is explicit in every mode. A local Ray has token authentication with a token that lives in this process's
+environment only, so no token file is left to change a later `ray start`. A running Ray is joined with the token that Ray itself
+would find, or without one. Packages at the repository root import on every worker without being installed.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from cluster.placement import NodeFree
+from tune.core.errors import Problem, UserError
+
+ROOT = Path(__file__).resolve().parents[1]
+_PACKAGES = ("tune", "trainables", "cluster")
+_TOKEN = secrets.token_hex(32)  # one a process: Ray's loader keeps the first that it sees
+
+
+@dataclass(frozen=True)
+class Connection:
+    """`local`: this process started the Ray and ends it. `environment`: what `disconnect` puts back."""
+
+    local: bool
+    address: str
+    environment: Mapping[str, str | None]
+
+
+def connect(address: str | None, cpus: float | None = None, gpus: float | None = None, dashboard: bool = False) -> Connection:
+    """Start a Ray here (address None or "local"; `cpus` and `gpus` bound what it may use) or join the one at `address`.
+
+    Raises UserError when nothing answers at `address`, or when bounds are given for a cluster that is already running.
+    """
+    local = address in (None, "local")
+    _refuse(address, cpus, gpus, local)
+    environment = _set_environment(_local_environment() if local else _remote_environment())
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
+    if local:
+        options |= {"address": "local", "num_cpus": cpus, "num_gpus": gpus, "include_dashboard": dashboard}
+    else:
+        options |= {"address": address}
+        if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:  # a submitted job brings its working directory
+            options["runtime_env"] = {"py_modules": [str(ROOT / name) for name in _PACKAGES]}
+    try:
+        context = ray.init(**options)
+    except ConnectionError as error:
+        _set_environment(environment)
+        fix = "start a cluster there (`ray start --head`), give its address, or use `cluster: local`"
+        raise UserError(Problem("cluster.address", f"{address}: {str(error).splitlines()[0]}", fix)) from None
+    return Connection(local, context.address_info["address"] or str(address), environment)
+
+
+def nodes() -> list[NodeFree]:
+    """The living nodes with the CPUs and GPUs that Ray counts on them, in a stable order."""
+    found = []
+    for node in ray.nodes():
+        if node["Alive"]:
+            name, resources = f"{node['NodeManagerHostname']}:{node['NodeID'][:6]}", node["Resources"]
+            found.append(NodeFree(name, resources.get("CPU", 0), resources.get("GPU", 0)))
+    return sorted(found, key=lambda node: node.name)
+
+
+def disconnect(connection: Connection) -> None:
+    """Leave the cluster (a local one ends) and put the environment back. Does nothing the second time."""
+    if ray.is_initialized():
+        ray.shutdown()
+        _set_environment(connection.environment)
+
+
+def _refuse(address: str | None, cpus: float | None, gpus: float | None, local: bool) -> None:
+    problems = []
+    if not local and (cpus is not None or gpus is not None):
+        fix = "remove cluster.cpus and cluster.gpus, or use `cluster: local`"
+        problems.append(Problem("cluster.cpus", f"a bound for the running cluster {address}", fix))
+    if address is not None and address.startswith("ray://"):
+        fix = "submit the study as a job, or give the address of the cluster's head without ray://"
+        problems.append(Problem("cluster.address", f"{address} (a Ray Client address)", fix))
+    if ray.is_initialized():
+        problems.append(Problem("cluster", "this process is connected to a Ray already", "disconnect first"))
+    if problems:
+        raise UserError(problems)
+
+
+def _local_environment() -> dict[str, str]:
+    paths = [str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    ours = {"PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)), "RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0"}
+    if "RAY_AUTH_MODE" not in os.environ:
+        ours |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _TOKEN}
+    return ours
+
+
+def _remote_environment() -> dict[str, str]:
+    if "RAY_AUTH_MODE" in os.environ:
+        return {}
+    named = "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ
+    has_token = named or (Path.home() / ".ray" / "auth_token").exists()
+    return {"RAY_AUTH_MODE": "token" if has_token else "disabled"}
+
+
+def _set_environment(values: Mapping[str, str | None]) -> dict[str, str | None]:
+    """Set (None: unset) variables and return what they were."""
+    before = {name: os.environ.get(name) for name in values}
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+    if "RAY_AUTH_MODE" in before:  # Ray reads it when it is imported; this is how Ray itself makes a later change known
+        ray._raylet.Config.initialize("")
+    return before

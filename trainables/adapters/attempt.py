@@ -1,0 +1,157 @@
+"""The outer edge of a trial: runs one attempt of one order and turns whatever comes out of it into an `End` with a name.
+
+The one place where `except Exception` stands. Everything that a recipe can do short of ending the process ends here: named
+failures, users' mistakes found late, a full disk, memory, a lost peer, and exceptions nobody thought of (named by their class).
+"""
+
+from __future__ import annotations
+
+import errno
+import gc
+import re
+import shutil
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from trainables import catalog
+from trainables.adapters import checkpoint
+from trainables.adapters.order import End, Order
+from trainables.adapters.reporter import ChannelReporter, Failure
+from tune.core.errors import FailTrial, RetryTrial, StopStudy, UserError
+from tune.core.ports import Decision
+
+_STORAGE_ERRNOS = {
+    errno.ENOSPC: "disk_full",
+    errno.EDQUOT: "disk_full",
+    errno.EROFS: "storage_read_only",
+}
+_NO_SPACE_BYTES = 1 << 20  # writers of binary formats hide errno; with less than this free, the disk is what failed
+_PEER_LOST = re.compile(r"gloo|nccl|connection (closed|reset) by peer|process group", re.IGNORECASE)
+
+
+class InStep(FailTrial):
+    """A FailTrial that every rank raised at the same report."""
+
+
+class Abandoned(RetryTrial):
+    """Nobody waits for this trial any more. Every rank hears it at the same report."""
+
+
+def attempt(order: Order, reporter: ChannelReporter) -> End:
+    """Run the order's recipe to its end. Raises nothing but KeyboardInterrupt."""
+    try:
+        if reporter.report_again() == "stop":  # the stop was decided, and the process died before the recipe heard it
+            return End("done")
+        spec = catalog.spec_class(order.kind).model_validate(order.spec)
+        outcome = catalog.load(order.recipe)(spec, reporter)
+        metrics = catalog.metrics_of(order.kind).validated(outcome.metrics, order.recipe)
+        return End("done", metrics=metrics, files={name: str(path) for name, path in outcome.files.items()})
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the trial's outer edge
+        if not isinstance(error, (FailTrial, RetryTrial)):
+            traceback.print_exc()
+        end = end_of(error, Path(order.workdir))
+        traceback.clear_frames(error.__traceback__)  # a frame would keep the model
+        return end
+
+
+def end_of(error: BaseException, workdir: Path) -> End:
+    """The end that an exception stands for."""
+    match error:
+        case FailTrial():
+            return End("failed", error.reason, error.detail, in_step=isinstance(error, InStep))
+        case RetryTrial():
+            return End("retry", error.reason, error.detail, in_step=isinstance(error, Abandoned))
+        case StopStudy():
+            return End("failed", error.reason, f"{error.detail}; {error.fix}")
+        case UserError():
+            return End("failed", "user_error", str(error))
+        case SystemExit():
+            return End("failed", "exited", f"the recipe called sys.exit({error.code!r}){_where(error)}")
+    name = type(error).__name__
+    text = f"{name}: {error}{_where(error)}"
+    storage = _storage_failure(error, workdir)
+    if storage is not None:
+        return End("failed", storage, text)
+    if isinstance(error, MemoryError) or name == "OutOfMemoryError":
+        return End("retry", "out_of_memory", text, spoilt=True)
+    if name.startswith("Dist") or (isinstance(error, RuntimeError) and _PEER_LOST.search(str(error))):
+        return End("retry", "worker_lost", text, spoilt=True)
+    return End("failed", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower(), text)
+
+
+def free_memory() -> None:
+    """Give back what the last trial left: cycles, and the GPU allocator's cache if torch is loaded."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def run_in_foreground(
+    order: Order, on_report: Callable[[int, dict[str, float]], Decision], cpus: float = 1, gpus: float = 0
+) -> tuple[Any, ...]:
+    """Run a trial in this process, so that a breakpoint in the recipe works. Returns its last message as a group would send
+    it. An error of `on_report` that is not a FailTrial is raised."""
+    import psutil
+
+    workdir = Path(order.workdir)
+    workdir.mkdir(parents=True, exist_ok=True)
+    checkpoint.recover(workdir)
+    started = time.monotonic()
+    device = "cpu"
+    if gpus:
+        import torch
+
+        device = "cuda:0" if torch.cuda.is_available() else "cpu"
+    channel = _Foreground(on_report)
+    end = attempt(order, ChannelReporter(order, channel, 0, 1, device))
+    if channel.error is not None:
+        raise channel.error
+    seconds = time.monotonic() - started
+    use = {"cpu_seconds": seconds * cpus, "gpu_seconds": seconds * gpus, "rss_bytes": psutil.Process().memory_info().rss}
+    free_memory()
+    return end.message(use)
+
+
+class _Foreground:
+    """The channel of the only rank of a trial in this process."""
+
+    def __init__(self, on_report: Callable[[int, dict[str, float]], Decision]):
+        self._on_report = on_report
+        self.error: BaseException | None = None  # the search's own trouble, which is not the trial's
+
+    def meet(self, what: str, failure: Failure | None) -> None:
+        raise AssertionError("one rank has nobody to meet")
+
+    def report(self, step: int, metrics: Mapping[str, float], failure: Failure | None) -> Decision:
+        if failure is not None:
+            raise FailTrial(*failure)
+        try:
+            return self._on_report(step, dict(metrics))
+        except FailTrial:
+            raise
+        except BaseException as error:
+            self.error = error
+            raise
+
+
+def _storage_failure(error: BaseException, workdir: Path) -> str | None:
+    chain: BaseException | None = error
+    while chain is not None:
+        if isinstance(chain, OSError) and chain.errno in _STORAGE_ERRNOS:
+            return _STORAGE_ERRNOS[chain.errno]
+        if "No space left on device" in str(chain):
+            return "disk_full"
+        chain = chain.__cause__ or chain.__context__
+    if isinstance(error, (OSError, RuntimeError)) and workdir.exists() and shutil.disk_usage(workdir).free < _NO_SPACE_BYTES:
+        return "disk_full"
+    return None
+
+
+def _where(error: BaseException) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    return f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""

@@ -1,0 +1,365 @@
+"""The host of a worker group: where a trial, the group's workers and the group's supervisor meet. No training, no torch.
+
+The trial leases the group's slot with `run`, hears with `next` and answers with `answer`; the workers `join`, `take` the order,
+`meet`, `report` and `end`; the supervisor (worker_group.py) says when a set of workers begins and when it is lost. Every wait is
+a long poll on one asyncio bell. Promised: all ranks of a trial get the same order and the same answers; a trial that was taken
+always ends with exactly one of done, failed, retry, whatever dies; workers that may be out of step are made anew before they
+serve another trial. A set of workers is a `generation`: calls of an older one are sent home.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from trainables.adapters import checkpoint
+from trainables.adapters.attempt import end_of
+from trainables.adapters.order import End, GroupLimits, Order
+from trainables.adapters.reporter import Failure
+from tune.core.ports import Decision
+from tune.core.shape import TrialShape
+
+# "fail" carries reason, detail and whether all ranks hear it at the same point of the trial
+Answer = tuple[Literal["decision"], Decision] | tuple[Literal["fail"], str, str, bool] | tuple[Literal["leave"]]
+_LEAVE: Answer = ("leave",)
+_FINAL = ("done", "failed", "retry")
+
+
+@dataclass
+class _Meeting:
+    """Ranks that arrived at one point of a trial, and what they are told."""
+
+    arrived: dict[int, Failure | None] = field(default_factory=dict)
+    report: tuple[int, dict[str, float]] | None = None
+    answer: Answer | None = None
+    timer: asyncio.TimerHandle | None = None
+
+
+@dataclass
+class _Lease:
+    """One order on the slot, from `run` to its last message."""
+
+    order: Order
+    started: float
+    taken: set[int] = field(default_factory=set)
+    ends: dict[int, End] = field(default_factory=dict)
+    meetings: dict[str, _Meeting] = field(default_factory=dict)
+    asking: _Meeting | None = None
+    messages: deque[tuple[Any, ...]] = field(default_factory=deque)
+    timer: asyncio.TimerHandle | None = None
+    abandoned: bool = False
+    over: bool = False
+    rss_bytes: int = 0
+
+
+class Host:
+    """See the module. `kill` ends the workers that `join` gave it. All methods run on one event loop."""
+
+    def __init__(
+        self, shape: TrialShape, limits: GroupLimits, kill: Callable[[Any], None], clock: Callable[[], float] = time.monotonic
+    ):
+        self._shape, self._limits, self._kill, self._clock = shape, limits, kill, clock
+        self._bell = _Bell()
+        self._generation = 0
+        self._began = 0.0
+        self._workers: dict[int, dict[str, Any]] = {}
+        self._state: Literal["starting", "ready", "leaving", "dead", "closed", "broken"] = "starting"
+        self._broken = ""
+        self._start_seconds = 0.0
+        self._lease: _Lease | None = None
+        self._mail: dict[str, _Lease] = {}
+        self._notes: deque[tuple[Any, ...]] = deque()
+        self._base_rss_bytes: int | None = None
+
+    # -- the trial's side ------------------------------------------------------------------------------------------------------
+
+    async def ready(self, timeout_s: float | None = None) -> dict[str, Any]:
+        """Facts once all workers are up: seconds, pids, node. With `error` if they cannot be brought up, or not in time."""
+        up = await self._bell.until(lambda: self._state in ("ready", "broken", "closed"), timeout_s)
+        if self._state != "ready":
+            return {"error": self._broken or ("closed" if up else f"not up after {timeout_s} s")}
+        workers = [self._workers[rank] for rank in sorted(self._workers)]
+        return {"seconds": self._start_seconds, "pids": [worker["pid"] for worker in workers], "node": workers[0]["node"]}
+
+    async def run(self, order: Order, slot: int = 0) -> None:
+        """Lease the slot. A trial that still holds it has lost its reader: it is told to leave first."""
+        assert slot == 0, "a group has one slot"
+        while self._lease is not None:
+            holder = self._lease
+            self._abandon(holder)
+            if not await self._bell.until(lambda: holder.over, self._limits.straggle_s):  # noqa: B023 - awaited here
+                self._lose("abandoned", f"{holder.order.trial} did not leave")
+        workdir, lease = Path(order.workdir), _Lease(order, self._clock())
+        trouble = await asyncio.to_thread(_prepare, workdir)
+        self._lease = self._mail[order.trial] = lease
+        if trouble is not None:
+            self._conclude(end_of(trouble, workdir))
+        elif self._state in ("broken", "closed"):
+            self._conclude(End("failed", "group_start_failed", self._broken or "the group is closed"))
+        self._bell.ring()
+
+    async def next(self, trial: str, timeout_s: float) -> tuple[Any, ...] | None:
+        """The trial's next message in order, or None when `timeout_s` have passed without one."""
+        lease = self._mail.get(trial)
+        if lease is None:
+            return "retry", "lease_unknown", f"no lease of {trial} on this group", {}
+        if not await self._bell.until(lambda: bool(lease.messages or self._notes), timeout_s):
+            return None
+        if self._notes:
+            return self._notes.popleft()
+        message = lease.messages.popleft()
+        if message[0] in _FINAL and self._mail.get(trial) is lease:
+            del self._mail[trial]
+        return message
+
+    async def answer(self, trial: str, decision: Decision) -> None:
+        """The decision on the report that was read last."""
+        lease = self._mail.get(trial)
+        if lease is not None and lease.asking is not None:
+            lease.asking.answer = ("decision", decision)
+            self._bell.ring()
+
+    async def stop_trial(self, trial: str) -> None:
+        """Nobody listens to this trial any more: let it go at its next report."""
+        if self._lease is not None and self._lease.order.trial == trial:
+            self._abandon(self._lease)
+
+    async def close(self) -> None:
+        """No further trial; the workers leave when they are between trials, a running one at its next report."""
+        if self._state != "broken":
+            self._state = "closed"
+        if self._lease is not None:
+            self._abandon(self._lease)
+        self._bell.ring()
+
+    # -- the workers' side -----------------------------------------------------------------------------------------------------
+
+    async def join(self, generation: int, rank: int, worker: dict[str, Any]) -> None:
+        """A worker is up. `worker`: pid, node, actor (a handle that `kill` takes), placement_group."""
+        if generation == self._generation:
+            self._workers[rank] = worker
+            if len(self._workers) == self._shape.workers and self._state == "starting":
+                self._state = "ready"
+                self._start_seconds = self._clock() - self._began
+                self._note("started", f"pids {', '.join(str(w['pid']) for w in self._workers.values())}", self._start_seconds)
+                self._bell.ring()
+
+    async def take(self, generation: int, rank: int) -> Order | None:
+        """The next order, the same for every rank; None: leave."""
+
+        def order_is_due() -> bool:
+            return self._state == "ready" and self._lease is not None and rank not in self._lease.taken
+
+        def is_to_leave() -> bool:
+            return generation != self._generation or self._state in ("leaving", "dead", "closed", "broken")
+
+        await self._bell.until(lambda: order_is_due() or is_to_leave())
+        if is_to_leave() or self._lease is None:
+            return None
+        self._lease.taken.add(rank)
+        return self._lease.order
+
+    async def meet(self, generation: int, rank: int, what: str, failure: Failure | None) -> Answer:
+        """Wait for all ranks; any rank's failure goes to all of them."""
+        return await self._meet(generation, rank, what, failure, None)
+
+    async def report(self, generation: int, rank: int, step: int, metrics: dict[str, float], failure: Failure | None) -> Answer:
+        """Wait for all ranks, send rank 0's metrics to the trial, wait for its decision."""
+        return await self._meet(generation, rank, f"report of step {step}", failure, (step, metrics) if rank == 0 else None)
+
+    async def end(self, generation: int, rank: int, end: End, rss_bytes: int, rss_after_bytes: int) -> None:
+        """A rank's attempt is over. `rss_after_bytes` is what the process holds after it has cleaned up."""
+        lease = self._lease
+        if generation != self._generation or lease is None or rank not in lease.taken:
+            return
+        lease.ends[rank] = end
+        lease.rss_bytes = max(lease.rss_bytes, rss_bytes)
+        self._base_rss_bytes = self._base_rss_bytes or rss_after_bytes
+        if rss_after_bytes - self._base_rss_bytes > self._limits.rss_growth_bytes:
+            self._leave(f"rank {rank} holds {rss_after_bytes >> 20} MiB, {self._base_rss_bytes >> 20} MiB after its first trial")
+        if len(lease.ends) == self._shape.workers:
+            self._sum_up(lease)
+        elif end.kind == "done":
+            lease.timer = lease.timer or self._later(self._limits.hang_s, lambda: self._overdue(lease.ends, "the trial's end"))
+        else:
+            if lease.timer is not None:
+                lease.timer.cancel()
+            lease.timer = self._later(self._limits.straggle_s, lambda: self._sum_up(lease))
+            for meeting in lease.meetings.values():
+                meeting.answer = meeting.answer or ("fail", end.reason, f"on rank {rank}: {end.detail}", False)
+            self._bell.ring()
+
+    async def stay(self) -> None:
+        """Never returns: a worker learns from the broken call that its host is gone."""
+        await asyncio.Event().wait()
+
+    # -- the supervisor's side -------------------------------------------------------------------------------------------------
+
+    async def begin(self, generation: int) -> bool:
+        """A new set of workers is about to start. False: do not, the group is closed."""
+        if self._state in ("closed", "broken"):
+            return False
+        self._generation, self._began, self._state = generation, self._clock(), "starting"
+        self._workers, self._base_rss_bytes = {}, None
+        return True
+
+    async def ended(self, generation: int, reason: str | None, detail: str) -> dict[str, Any]:
+        """The workers of a generation are gone: `reason` None if they were told to leave. Says whether they had been up."""
+        was_up = len(self._workers) == self._shape.workers
+        if reason is not None and self._state != "dead":
+            self._lose(reason, detail)
+        elif self._lease is not None and self._lease.taken:
+            self._conclude(End("retry", "worker_lost", "the workers left in the middle of the trial"))
+        return {"was_up": was_up, "placement_groups": [worker["placement_group"] for worker in self._workers.values()]}
+
+    async def give_up(self, detail: str) -> None:
+        """The workers cannot be brought up: every trial fails by this name from here on."""
+        self._state, self._broken = "broken", detail
+        if self._lease is not None:
+            self._conclude(End("failed", "group_start_failed", detail))
+        self._bell.ring()
+
+    async def kill_workers(self) -> None:
+        """End the workers without asking them."""
+        self._kill_workers()
+
+    # -- inside ----------------------------------------------------------------------------------------------------------------
+
+    async def _meet(
+        self, generation: int, rank: int, what: str, failure: Failure | None, report: tuple[int, dict[str, float]] | None
+    ) -> Answer:
+        lease = self._lease
+        if generation != self._generation or lease is None or rank not in lease.taken:
+            return _LEAVE
+        meeting = lease.meetings.setdefault(what, _Meeting())
+        meeting.arrived[rank] = failure
+        meeting.report = meeting.report or report
+        failed = next((end for end in lease.ends.values() if end.kind != "done"), None)
+        if failed is not None:
+            meeting.answer = ("fail", failed.reason, failed.detail, False)
+        elif len(meeting.arrived) == self._shape.workers:
+            self._all_here(lease, meeting, what)
+        elif meeting.timer is None:
+            meeting.timer = self._later(self._limits.hang_s, lambda: self._overdue(meeting.arrived, what))
+        await self._bell.until(lambda: meeting.answer is not None or self._lease is not lease)
+        return meeting.answer or _LEAVE
+
+    def _all_here(self, lease: _Lease, meeting: _Meeting, what: str) -> None:
+        del lease.meetings[what]
+        if meeting.timer is not None:
+            meeting.timer.cancel()
+        failure = next((failure for failure in meeting.arrived.values() if failure is not None), None)
+        if failure is not None:
+            meeting.answer = ("fail", *failure, True)
+        elif lease.abandoned:
+            meeting.answer = _LEAVE
+        elif meeting.report is None:
+            meeting.answer = ("decision", "continue")
+        else:
+            lease.asking = meeting
+            lease.messages.append(("report", *meeting.report))
+        self._bell.ring()
+
+    def _sum_up(self, lease: _Lease) -> None:
+        """All ranks have ended, or those that have not are given up because another one failed."""
+        ends = list(lease.ends.values())  # in order of arrival: the first failure is the cause of the others
+        bad = [end for end in ends if end.kind != "done"]
+        verdict = next((end for end in bad if end.kind == "failed"), bad[0] if bad else lease.ends[0])
+        complete = len(ends) == self._shape.workers
+        in_order = complete and (not bad or len(ends) == 1 or all(end.in_step for end in ends))
+        if not in_order or any(end.spoilt for end in ends):
+            self._leave(f"after {verdict.reason} in {lease.order.trial}")
+        self._conclude(verdict)
+        if not complete:
+            self._kill_workers()
+
+    def _conclude(self, end: End) -> None:
+        """The lease's last message; the slot is free."""
+        lease = self._lease
+        assert lease is not None
+        for timer in (lease.timer, *(meeting.timer for meeting in lease.meetings.values())):
+            if timer is not None:
+                timer.cancel()
+        seconds = self._clock() - lease.started
+        use = {"cpu_seconds": seconds * self._shape.cpus, "gpu_seconds": seconds * self._shape.gpus, "rss_bytes": lease.rss_bytes}
+        lease.messages.append(end.message(use))
+        lease.over, self._lease = True, None
+        self._bell.ring()
+
+    def _abandon(self, lease: _Lease) -> None:
+        lease.abandoned = True
+        if not lease.taken:
+            self._conclude(End("retry", "abandoned", "let go before a worker took it"))
+        elif lease.asking is not None and lease.asking.answer is None:
+            lease.asking.answer = _LEAVE
+        self._bell.ring()
+
+    def _overdue(self, here: Collection[int], what: str) -> None:
+        missing = ", ".join(str(rank) for rank in range(self._shape.workers) if rank not in here)
+        self._lose("worker_hung", f"rank {missing} did not reach {what} within {self._limits.hang_s:g} s of the others")
+
+    def _lose(self, reason: str, detail: str) -> None:
+        """The workers are not to be used any more, and cannot be asked to leave."""
+        if self._state not in ("closed", "broken"):
+            self._state = "dead"
+        self._note("lost", f"{reason}: {detail}", 0.0)
+        if self._lease is not None and self._lease.taken:
+            self._conclude(End("retry", reason, detail))
+        self._kill_workers()
+        self._bell.ring()
+
+    def _leave(self, why: str) -> None:
+        """The workers are to leave when this trial is over, so that new ones come."""
+        if self._state == "ready":
+            self._state = "leaving"
+            self._note("recycled", why, 0.0)
+
+    def _kill_workers(self) -> None:
+        for worker in self._workers.values():
+            self._kill(worker["actor"])
+
+    def _note(self, what: str, detail: str, seconds: float) -> None:
+        self._notes.append(("note", what, detail, seconds))
+        self._bell.ring()
+
+    def _later(self, seconds: float, then: Callable[[], None]) -> asyncio.TimerHandle:
+        return asyncio.get_running_loop().call_later(seconds, then)
+
+
+def _prepare(workdir: Path) -> OSError | None:
+    """Make the trial's folder fit for an attempt, before any rank of it runs."""
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        checkpoint.recover(workdir)
+    except OSError as error:
+        return error
+    return None
+
+
+class _Bell:
+    """Wakes all that wait for something to become true."""
+
+    def __init__(self) -> None:
+        self._rung = asyncio.Event()
+
+    def ring(self) -> None:
+        rung, self._rung = self._rung, asyncio.Event()
+        rung.set()
+
+    async def until(self, met: Callable[[], bool], timeout_s: float | None = None) -> bool:
+        """True when `met()` holds, False when `timeout_s` have passed before."""
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while not met():
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                return False
+            try:
+                await asyncio.wait_for(self._rung.wait(), left)
+            except asyncio.TimeoutError:
+                return met()
+        return True

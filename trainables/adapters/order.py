@@ -1,0 +1,54 @@
+"""What a worker group is told to run, and how an attempt at it ends. Plain values; they cross process borders."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class Order:
+    """One attempt of one trial. `recipe` is "module:function"; `spec` the resolved trainable spec of `kind`, as JSON."""
+
+    trial: str
+    kind: str
+    recipe: str
+    spec: Mapping[str, Any]
+    seed: int
+    workdir: str
+    cache_dir: str
+    attempt: int
+
+
+@dataclass(frozen=True)
+class GroupLimits:
+    """hang_s: how long ranks may be apart before the group counts as hung. straggle_s: how long the other ranks have to end once
+    one failed. rss_growth_bytes: what a worker may hold more than after its first trial before the group is recycled."""
+
+    hang_s: float = 900.0
+    straggle_s: float = 10.0
+    rss_growth_bytes: int = 1 << 30
+
+
+@dataclass(frozen=True)
+class End:
+    """How an attempt ended on one rank. For "failed" and "retry", `reason` is a name and `detail` is for people.
+
+    in_step: all ranks ended at the same report, so their process group is still in order.
+    spoilt: the process may hold what it should not (it ran out of memory), so that the group is to be made anew.
+    """
+
+    kind: Literal["done", "failed", "retry"]
+    reason: str = ""
+    detail: str = ""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+    in_step: bool = False
+    spoilt: bool = False
+
+    def message(self, use: Mapping[str, float]) -> tuple[Any, ...]:
+        """("done", metrics, files, use) or ("failed" | "retry", reason, detail, use)."""
+        if self.kind == "done":
+            return "done", dict(self.metrics), dict(self.files), dict(use)
+        return self.kind, self.reason, self.detail, dict(use)

@@ -1,0 +1,124 @@
+"""What each worker process of a group does: wait for an order, run it, say how it ended, wait for the next.
+
+The loop is Ray Train's train function. It ends when the host says so (recycling, closing) and the process ends with it; if the
+host itself dies, the process leaves at once, in the middle of a step if need be, so that nothing holds a CPU or GPU for nobody.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from trainables.adapters.attempt import Abandoned, InStep, attempt, free_memory
+from trainables.adapters.order import End, Order
+from trainables.adapters.reporter import ChannelReporter, Failure
+from tune.core.errors import FailTrial
+from tune.core.ports import Decision
+
+_HOST_LOST = 71  # exit status
+
+
+def work(config: dict[str, Any]) -> None:
+    """`config`: host (actor handle), generation, cpus_per_worker."""
+    import psutil
+    import ray
+    import ray.train
+    import ray.train.torch
+    import torch
+
+    from trainables.torchvision_ops import ensure_torchvision_ops
+
+    host, generation = config["host"], config["generation"]
+    context = ray.train.get_context()
+    rank, world_size = context.get_world_rank(), context.get_world_size()
+    device = str(ray.train.torch.get_device())
+    torch.set_num_threads(max(1, int(config["cpus_per_worker"])))
+    ensure_torchvision_ops()
+    threading.Thread(target=_leave_with, args=(host,), daemon=True).start()
+    process = psutil.Process()
+    runtime = ray.get_runtime_context()
+    facts = {
+        "pid": process.pid,
+        "node": runtime.get_node_id(),
+        "actor": runtime.current_actor,
+        "placement_group": ray.util.get_current_placement_group(),
+    }
+    gc.collect()
+    gc.freeze()  # what was imported stays; cleaning up after a trial need not walk it again
+    ray.get(host.join.remote(generation, rank, facts))
+    order: Order | None
+    while (order := ray.get(host.take.remote(generation, rank))) is not None:
+        with output_in(Path(order.workdir) / f"worker-{rank}.log"):
+            end, rss_bytes = _run(order, _HostChannel(host, generation, rank), rank, world_size, device, process)
+            free_memory()
+        ray.get(host.end.remote(generation, rank, end, rss_bytes, process.memory_info().rss))
+
+
+def _run(order: Order, channel: _HostChannel, rank: int, world_size: int, device: str, process: Any) -> tuple[End, int]:
+    """The attempt in a frame of its own, so that nothing of it lives on when memory is freed."""
+    end = attempt(order, ChannelReporter(order, channel, rank, world_size, device))
+    return end, process.memory_info().rss
+
+
+class _HostChannel:
+    """The ranks of a trial meet at the group's host."""
+
+    def __init__(self, host: Any, generation: int, rank: int):
+        self._host, self._generation, self._rank = host, generation, rank
+
+    def meet(self, what: str, failure: Failure | None) -> None:
+        import ray
+
+        self._heard(ray.get(self._host.meet.remote(self._generation, self._rank, what, failure)))
+
+    def report(self, step: int, metrics: Mapping[str, float], failure: Failure | None) -> Decision:
+        import ray
+
+        return self._heard(ray.get(self._host.report.remote(self._generation, self._rank, step, dict(metrics), failure)))
+
+    def _heard(self, answer: tuple[Any, ...]) -> Decision:
+        match answer:
+            case ("decision", decision):
+                return decision
+            case ("fail", reason, detail, in_step):
+                raise (InStep if in_step else FailTrial)(reason, detail)
+        raise Abandoned("abandoned", "the trial was let go")
+
+
+@contextlib.contextmanager
+def output_in(path: Path) -> Iterator[None]:
+    """Append what this process and its libraries write to stdout and stderr to a file, if it can be written at all."""
+    try:
+        file = path.open("ab", buffering=0)
+    except OSError:  # storage is full or gone: the trial will meet it at its checkpoint, under its name
+        yield
+        return
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = os.dup(1), os.dup(2)
+    os.dup2(file.fileno(), 1)
+    os.dup2(file.fileno(), 2)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for fd, copy in zip((1, 2), kept, strict=True):
+            os.dup2(copy, fd)
+            os.close(copy)
+        file.close()
+
+
+def _leave_with(host: Any) -> None:
+    import ray
+
+    try:
+        ray.get(host.stay.remote())
+    except ray.exceptions.RayError:
+        os._exit(_HOST_LOST)

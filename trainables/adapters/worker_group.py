@@ -1,0 +1,205 @@
+"""A worker group: long-lived Ray Train workers that trials lease, and the supervisor that keeps them running.
+
+The driver's `WorkerGroup` starts one host actor (no CPU) and, in a thread, one TorchTrainer after another: the first at once, the
+next when the workers left to be recycled or were lost. The trainer runs in the driver and not in the host, because Ray gives a
+placement group back when its creator *ends in order*: a host that dies takes the workers with it through their own watch
+(worker.py), the trainer's controller notices and releases the CPUs, whether the dashboard is on or not. When the host dies the
+group is over; make another one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import threading
+import uuid
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.exceptions
+import ray.util
+
+from trainables.adapters.group_host import Host
+from trainables.adapters.order import GroupLimits
+from trainables.adapters.worker import work
+from tune.core.errors import StopStudy
+from tune.core.shape import TrialShape
+
+_MAX_STARTS_IN_A_ROW = 3  # that came to nothing
+_TRAIN_SETTINGS = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",  # how soon a dead worker is noticed
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # one process less a group
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # a recipe's print goes to its trial's log
+    "RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING": "0",
+    "RAY_TRAIN_ENABLE_WORKER_STRUCTURED_LOGGING": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths of a spec mean the same as in the driver
+}
+
+
+class WorkerGroup:
+    """Returns at once; the workers come up in the background. `host` is the actor that trials talk to, `name` its Ray name.
+
+    scratch: a folder that all nodes see, for Ray Train's own (small) files. spans: the group may reach over several nodes.
+    """
+
+    def __init__(self, shape: TrialShape, scratch: Path, limits: GroupLimits | None = None, spans: bool = False):
+        self.shape, self._spans = shape, spans
+        self.name = f"phasetune-group-{uuid.uuid4().hex[:12]}"
+        self._limits = limits or GroupLimits()
+        self._scratch = Path(scratch) / self.name
+        for name, value in _TRAIN_SETTINGS.items():
+            os.environ.setdefault(name, value)
+        self.host = _HostActor.options(name=self.name).remote(shape, self._limits, _kill)
+        self._thread = threading.Thread(target=self._supervise, name=self.name, daemon=True)
+        self._thread.start()
+
+    def ready(self, timeout_s: float | None = None) -> dict[str, Any]:
+        """Wait for the workers: their start's seconds, pids, node. Raises StopStudy if they cannot be brought up."""
+        facts = ray.get(self.host.ready.remote(timeout_s))
+        if "error" in facts:
+            fix = "look at the cluster's free CPUs and GPUs and at Ray's worker logs, then resume"
+            raise StopStudy("group_start_failed", facts["error"], fix)
+        return facts
+
+    def close(self, grace_s: float = 10.0) -> None:
+        """Let the workers go; those that are still in a step after `grace_s` are killed. Returns when their CPUs are free."""
+        with contextlib.suppress(ray.exceptions.RayActorError):
+            ray.get(self.host.close.remote())
+            self._thread.join(grace_s)
+            if self._thread.is_alive():
+                ray.get(self.host.kill_workers.remote())
+        self._thread.join()
+        ray.kill(self.host)
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def _supervise(self) -> None:
+        generation = fruitless = 0
+        try:
+            while fruitless < _MAX_STARTS_IN_A_ROW:
+                generation += 1
+                if not ray.get(self.host.begin.remote(generation)):
+                    return
+                reason, detail = self._train(generation)
+                fate = ray.get(self.host.ended.remote(generation, reason, detail))
+                if reason is not None:
+                    _release(fate["placement_groups"])
+                fruitless = 0 if fate["was_up"] else fruitless + 1
+            ray.get(self.host.give_up.remote(f"{fruitless} starts failed, the last with {detail}"))
+        except ray.exceptions.RayActorError:  # the host is gone, and with it the group
+            pass
+        finally:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def _train(self, generation: int) -> tuple[str | None, str]:
+        """One set of workers, from start to end. (None, "") if they left because they were told to."""
+        from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError
+
+        shape = self.shape
+        resources = {"CPU": shape.cpus_per_worker} | ({"GPU": shape.gpus_per_worker} if shape.gpus_per_worker else {})
+        trainer = _lean_trainer()(
+            work,
+            train_loop_config={"host": self.host, "generation": generation, "cpus_per_worker": shape.cpus_per_worker},
+            torch_config=_torch_config(self._limits.hang_s),
+            scaling_config=ScalingConfig(
+                num_workers=shape.workers,
+                use_gpu=shape.gpus_per_worker > 0,
+                resources_per_worker=resources,
+                placement_strategy="PACK" if self._spans else "STRICT_PACK",
+            ),
+            run_config=RunConfig(
+                name=str(generation),
+                storage_path=str(self._scratch),
+                failure_config=FailureConfig(max_failures=0, controller_failure_limit=2),
+                logging_config=LoggingConfig(log_level="ERROR"),
+            ),
+        )
+        try:
+            trainer.fit()
+        except TrainingFailedError as error:
+            return _reason(error), _what_happened(error)
+        except ray.exceptions.RayError as error:  # the controller itself
+            return "worker_lost", _what_happened(error)
+        return None, ""
+
+
+class GroupPool:
+    """The groups of a study, one a slot. `host` is what the executor on Ray Tune asks for."""
+
+    def __init__(self, shape: TrialShape, scratch: Path, limits: GroupLimits | None = None, spans: bool = False):
+        self._shape, self._scratch, self._limits, self._spans = shape, scratch, limits, spans
+        self._groups: dict[int, WorkerGroup] = {}
+
+    def host(self, slot: int) -> tuple[Any, str]:
+        """The host's handle and name of a new group for this slot. One that stood there before has lost its host."""
+        group = self._groups[slot] = WorkerGroup(self._shape, self._scratch, self._limits, self._spans)
+        return group.host, group.name
+
+    def ready(self, timeout_s: float | None = None) -> list[dict[str, Any]]:
+        return [group.ready(timeout_s) for group in self._groups.values()]
+
+    def close(self, grace_s: float = 10.0) -> None:
+        """Close all groups, side by side."""
+        threads = [threading.Thread(target=group.close, args=(grace_s,)) for group in self._groups.values()]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self._groups.clear()
+
+
+_HostActor = ray.remote(num_cpus=0, max_restarts=0)(Host)
+
+
+def _kill(actor: Any) -> None:
+    ray.kill(actor)
+
+
+def _lean_trainer() -> type:
+    """TorchTrainer without two helper processes a group: the cleaner that asks the dashboard whether the controller lives (we
+    release the placement group ourselves), and the manager of Ray Data sets (recipes read their own data)."""
+    from ray.train.torch import TorchTrainer
+
+    class LeanTrainer(TorchTrainer):
+        def _create_default_callbacks(self) -> list[Any]:
+            unused = ("PlacementGroupCleanerCallback", "DatasetsCallback")
+            return [callback for callback in super()._create_default_callbacks() if type(callback).__name__ not in unused]
+
+    return LeanTrainer
+
+
+def _torch_config(timeout_s: float) -> Any:
+    from ray.train.torch import TorchConfig
+
+    return TorchConfig(timeout_s=int(timeout_s))
+
+
+def _release(placement_groups: list[Any]) -> None:
+    for placement_group in placement_groups:
+        if placement_group is not None:
+            ray.util.remove_placement_group(placement_group)
+
+
+def _reason(error: Exception) -> str:
+    """Ray's memory monitor kills under a text of its own; the kernel's killer cannot be told from any other SIGKILL."""
+    return "out_of_memory" if "low on memory" in str(error) or "OutOfMemoryError" in str(error) else "worker_lost"
+
+
+def _what_happened(error: Exception) -> str:
+    """The ranks and how their processes ended, without the frames of Ray's own code."""
+    failures = getattr(error, "worker_failures", {})
+    if not failures:
+        return _telling(str(error))
+    return "; ".join(f"rank {rank}: {_telling(str(failure))}" for rank, failure in sorted(failures.items()))
+
+
+def _telling(text: str) -> str:
+    found = re.search(r"Worker exit detail: (.*?)(?: Some common causes|$)", text, re.DOTALL)
+    lines = [line.strip() for line in (found.group(1) if found else text).splitlines() if line.strip()]
+    return lines[-1][:300] if lines else "no word from Ray"
