@@ -18,7 +18,8 @@ class Entry:
 
     `baseline`, `refit`: recipes of the same signature for the reference trial before and the refit of the winner after a search,
     or None where the kind has none. `preflight`: `(spec, seed) -> dict` of facts about the data (digest, counts, warnings),
-    raising UserError before anything starts.
+    raising UserError before anything starts. `estimate`: `(spec) -> trainables.catalog.Estimate` for `plan`, without training.
+    `axis`: what the steps of its reports count; `axis_length`: the spec's field that says how many a trial has.
     """
 
     spec: str
@@ -28,6 +29,20 @@ class Entry:
     baseline: str | None = None
     refit: str | None = None
     preflight: str | None = None
+    estimate: str | None = None
+    axis: str = "epoch"
+    axis_length: str = "epochs"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What one trial would need, as far as its kind can say; None where it does not apply or is not known."""
+
+    trainable_parameters: int | None = None
+    total_parameters: int | None = None
+    peak_memory_bytes: int | None = None
+    seconds: float | None = None
+    usd: float | None = None
 
 
 CATALOG: dict[str, Entry] = {

@@ -18,7 +18,9 @@ class Budget(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     trials: int | None = Field(default=None, ge=1, le=1_000_000, description="Trials suggested; null: no limit.")
-    wall_hours: float | None = Field(default=None, gt=0, le=1e6, description="Hours of running, gaps before a resume left out; null: no limit.")
+    wall_hours: float | None = Field(
+        default=None, gt=0, le=1e6, description="Hours of running, gaps before a resume left out; null: no limit."
+    )
     gpu_hours: float | None = Field(default=None, gt=0, le=1e9, description="GPU-hours of all trials together; null: no limit.")
     usd: float | None = Field(default=None, gt=0, le=1e9, description="Dollars of all trials together; null: no limit.")
 

@@ -154,7 +154,11 @@ class Space:
                     found.append(Fault(key, f"a key of branch '{branch}' without its selector", f"add {selector}: {branch}"))
                 elif point[selector] != branch:
                     found.append(
-                        Fault(key, f"a key of branch '{branch}' while {selector} is {point[selector]!r}", "remove it, or change the selector")
+                        Fault(
+                            key,
+                            f"a key of branch '{branch}' while {selector} is {point[selector]!r}",
+                            "remove it, or change the selector",
+                        )
                     )
             why_not = misfit(place.param, value)
             if why_not:
@@ -344,9 +348,17 @@ def _stepped(param: Float, i: int) -> float:
 def _to_json(param: Param) -> dict[str, Any]:
     match param:
         case Float():
-            return {"float": [param.low, param.high]} | ({"log": True} if param.log else {}) | ({"step": param.step} if param.step else {})
+            return (
+                {"float": [param.low, param.high]}
+                | ({"log": True} if param.log else {})
+                | ({"step": param.step} if param.step else {})
+            )
         case Int():
-            return {"int": [param.low, param.high]} | ({"log": True} if param.log else {}) | ({"step": param.step} if param.step != 1 else {})
+            return (
+                {"int": [param.low, param.high]}
+                | ({"log": True} if param.log else {})
+                | ({"step": param.step} if param.step != 1 else {})
+            )
         case Choice():
             return {"choice": list(param.options)}
         case Choose():

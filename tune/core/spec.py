@@ -37,7 +37,7 @@ class Mistake:
 
 
 @dataclass(frozen=True)
-class Shape:
+class Outline:
     """The dotted keys that a spec may have. `fields`: key -> its types, one for each branch that has it, and what it means.
 
     `open_keys` are mappings with keys of any name. `branchings`: tagged unions by the dotted key of their mapping.
@@ -81,14 +81,14 @@ class Shape:
 
 
 @lru_cache(maxsize=64)
-def shape_of(model: type[BaseModel]) -> Shape:
+def outline_of(model: type[BaseModel]) -> Outline:
     """The shape of a spec class."""
     fields: dict[str, tuple[Any, ...]] = {}
     helps: dict[str, str] = {}
     open_keys: set[str] = set()
     branchings: dict[str, Branching] = {}
     _walk(model, "", fields, helps, open_keys, branchings, depth=0)
-    return Shape(fields, helps, frozenset(open_keys), branchings)
+    return Outline(fields, helps, frozenset(open_keys), branchings)
 
 
 def validated(model: type[Model], data: Any) -> tuple[Model | None, list[Mistake]]:
@@ -96,17 +96,17 @@ def validated(model: type[Model], data: Any) -> tuple[Model | None, list[Mistake
     try:
         return model.model_validate_json(json.dumps(data), strict=True), []
     except ValidationError as error:
-        return None, explained(error, data, shape_of(model))
+        return None, explained(error, data, outline_of(model))
     except UserError as error:  # from a validator of the spec
         return None, [Mistake((problem.where,), problem.got, problem.fix) for problem in error.problems]
 
 
-def explained(error: ValidationError, data: Any, shape: Shape) -> list[Mistake]:
+def explained(error: ValidationError, data: Any, outline: Outline) -> list[Mistake]:
     """Mistakes of a pydantic error, those of the alternatives of one value joined into one."""
     joined: dict[Path, list[tuple[str, str]]] = {}
     for one in error.errors():
         path = _real_path(one["loc"], data, one["type"])
-        joined.setdefault(path, []).append(_explain(one, one.get("input"), shape, path))
+        joined.setdefault(path, []).append(_explain(one, one.get("input"), outline, path))
     mistakes = []
     for path, texts in joined.items():
         gots, fixes = dict.fromkeys(got for got, _ in texts), dict.fromkeys(fix for _, fix in texts)
@@ -145,7 +145,8 @@ def _walk(
     names = frozenset(model.model_fields)
     for name, info in model.model_fields.items():
         key = prefix + name
-        fields[key] = (*fields.get(key, ()), Annotated[(info.annotation, *info.metadata)] if info.metadata else info.annotation)
+        typed = (info.annotation, *info.metadata)
+        fields[key] = (*fields.get(key, ()), Annotated[typed] if info.metadata else info.annotation)  # type: ignore[valid-type]
         if info.description:
             helps.setdefault(key, info.description)
         options = _literals(info.annotation)
@@ -243,16 +244,16 @@ _TYPE_FIXES = {
 }
 
 
-def _explain(error: Any, value: Any, shape: Shape, path: Path) -> tuple[str, str]:
+def _explain(error: Any, value: Any, outline: Outline, path: Path) -> tuple[str, str]:
     """(got, fix) of one pydantic error."""
     kind, context = error["type"], error.get("ctx", {})
     parent = ".".join(str(part) for part in path[:-1])
     key = ".".join(str(part) for part in path)
     if kind == "missing":
-        about = shape.helps.get(key, "")
+        about = outline.helps.get(key, "")
         return "nothing: it is required", f"add it{f': {about}' if about else ''}"
     if kind == "extra_forbidden":
-        known = shape.children(parent)
+        known = outline.children(parent)
         return (
             f"a key that does not exist here{did_you_mean(str(path[-1]), known)}",
             f"use one of {listed(known)}" if known else "remove it",
@@ -263,18 +264,22 @@ def _explain(error: Any, value: Any, shape: Shape, path: Path) -> tuple[str, str
     if kind in _TYPE_FIXES:
         return shown(value), _TYPE_FIXES[kind]
     if kind in ("literal_error", "enum"):
-        near = did_you_mean(value, [w.strip(" '") for w in context["expected"].replace(" or ", ",").split(",")]) if isinstance(value, str) else ""
+        near = (
+            did_you_mean(value, [w.strip(" '") for w in context["expected"].replace(" or ", ",").split(",")])
+            if isinstance(value, str)
+            else ""
+        )
         return shown(value) + near, f"use {context['expected']}"
     if kind == "union_tag_invalid":
         known = [word.strip(" '") for word in context["expected_tags"].split(",")]
         name = context["discriminator"].strip("'")
         return f"{name}: {context['tag']}{did_you_mean(str(context['tag']), known)}", f"set {name} to one of {listed(known)}"
     if kind == "union_tag_not_found":
-        branching = shape.branchings.get(key)
+        branching = outline.branchings.get(key)
         name = context["discriminator"].strip("'")
         return f"{shown(value)}, without {name}", f"add {name}: {' | '.join(branching.branches) if branching else '...'}"
     if kind in ("model_type", "model_attributes_type", "dataclass_type"):
-        return shown(value), f"use a mapping with keys of {listed(shape.children(key))}"
+        return shown(value), f"use a mapping with keys of {listed(outline.children(key))}"
     if kind == "string_pattern_mismatch":
         return shown(value), f"use text that matches {context['pattern']}"
     if kind == "string_too_short":

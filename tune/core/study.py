@@ -1,0 +1,229 @@
+"""The study file as a typed value.
+
+`StudySpec` holds what a study file says with every default filled in; only `trainable` stays as written, since its kind's own spec
+class owns its defaults. A `Kind` is what the caller took from the catalog about it. Rules between sections are `study_rules`';
+reading files, `--set` and line numbers are `tune.load`'s.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, PrivateAttr, field_validator
+
+from tune.core.cost import Budget
+from tune.core.metrics import MetricSet, Mode
+from tune.core.patch import PatchError, apply
+from tune.core.space import Space
+from tune.core.space_text import parse_space
+from tune.core.spec import Mistake, Outline, outline_of, shown, validated
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class StudyPart(_Part):
+    """What the study is called, and the seed of everything random in it."""
+
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$",
+        description="Names the folder and the MLflow experiment: letters, digits, _ and -.",
+    )
+    seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Seed of sampler, scheduler, splits and trials.")
+
+
+class MetricPart(_Part):
+    """The objective."""
+
+    name: str = Field(min_length=1, description="A metric that the trainable reports at every step.")
+    mode: Mode = Field(description="max or min.")
+
+
+class TpeSampler(_Part):
+    """Tree-structured Parzen estimator (Optuna)."""
+
+    kind: Literal["tpe"]
+    multivariate: bool = Field(default=False, description="Model the parameters jointly; needed to learn within branches.")
+    n_startup: int = Field(default=10, ge=1, le=100_000, description="Random trials before the model is used.")
+
+
+class RandomSampler(_Part):
+    """Independent draws."""
+
+    kind: Literal["random"]
+
+
+class GridSampler(_Part):
+    """Every point of a finite space once, the last key varying fastest."""
+
+    kind: Literal["grid"]
+
+
+Sampler = Annotated[TpeSampler | RandomSampler | GridSampler, Field(discriminator="kind")]
+
+
+class AshaScheduler(_Part):
+    """Asynchronous successive halving: at each rung only the best 1 / factor go on."""
+
+    kind: Literal["asha"]
+    axis: str = Field(default="epoch", description="What a step counts; it counts from 0.")
+    grace: int = Field(default=1, ge=1, le=1_000_000, description="The first rung judges a trial after this 0-based step.")
+    factor: int = Field(default=4, ge=2, le=1_000, description="Of this many trials one goes on, and rungs are this far apart.")
+    max: int | None = Field(
+        default=None, ge=1, le=1_000_000, description="Steps of a whole trial; absent: as the trainable says."
+    )
+    brackets: int = Field(default=1, ge=1, le=10, description="Ladders with later first rungs, among which trials are spread.")
+
+
+class NoScheduler(_Part):
+    """Every trial runs to its end."""
+
+    kind: Literal["none"]
+
+
+Scheduler = Annotated[AshaScheduler | NoScheduler, Field(discriminator="kind")]
+
+
+class ClusterPart(_Part):
+    """Where trials run, and the shape of one trial."""
+
+    address: str = Field(
+        default="local",
+        pattern=r"^(local|auto|(ray://)?[A-Za-z0-9._-]+:[0-9]{1,5})$",
+        description="local: this machine; auto: the Ray cluster this machine is in; or host:port, ray://host:port.",
+    )
+    workers: int = Field(default=1, ge=1, le=4096, description="Worker processes of one trial.")
+    cpus_per_worker: float = Field(default=1.0, gt=0, le=4096, description="CPU cores of one worker; a share below 1 is allowed.")
+    gpus_per_worker: Literal["auto"] | Annotated[float, Field(ge=0, le=64)] = Field(
+        default="auto", description="auto: 1 if the cluster has GPUs, else 0; or 0, a share below 1, or a whole number."
+    )
+    concurrency: int | None = Field(default=None, ge=1, le=100_000, description="Most trials at once; null: as many as fit.")
+    max_retries: int = Field(default=2, ge=0, le=100, description="Times a trial is started again after a lost worker.")
+
+    @field_validator("gpus_per_worker")
+    @classmethod
+    def _whole_gpus(cls, gpus: float | str) -> float | str:
+        if isinstance(gpus, float) and gpus > 1 and gpus != int(gpus):
+            raise ValueError(f"use auto, 0, a share below 1 or a whole number, got {gpus:g}")
+        return gpus
+
+
+def _space(value: Any) -> Space:
+    if isinstance(value, Space):
+        return value
+    space, mistakes = parse_space(value)
+    if space is None:
+        raise ValueError("; ".join(f"{'.'.join(map(str, m.path))}: got {m.got}, {m.fix}" for m in mistakes))
+    return space
+
+
+SpaceField = Annotated[Space, PlainValidator(_space), PlainSerializer(Space.to_json, return_type=dict)]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a study must know of its trainable's kind. `spec` None: any key may stand in the space (`table`); `metrics` None: any metric.
+
+    axis: what a step of a report counts; `axis_length`: the spec's field that says how many there are.
+    """
+
+    name: str
+    spec: type[BaseModel] | None
+    metrics: MetricSet | None
+    axis: str = "epoch"
+    axis_length: str = "epochs"
+
+    @property
+    def outline(self) -> Outline | None:
+        return None if self.spec is None else outline_of(self.spec)
+
+    def patched(self, trainable: Mapping[str, Any], point: Mapping[str, Any]) -> dict[str, Any]:
+        """`trainable` with the point in it, not yet validated."""
+        return apply(trainable, point, None if self.outline is None else self.outline.branchings)
+
+    def mistakes(self, trainable: Mapping[str, Any], point: Mapping[str, Any]) -> list[Mistake]:
+        """What is wrong with the patched trainable as a full spec."""
+        if self.spec is None:
+            return []
+        try:
+            return validated(self.spec, self.patched(trainable, point))[1]
+        except PatchError as error:
+            return [
+                Mistake(
+                    (error.key,), f"a key inside '{error.parent}', which is {shown(error.value)}", "write its parts as a mapping"
+                )
+            ]
+
+    def spec_at(self, trainable: Mapping[str, Any], point: Mapping[str, Any]) -> BaseModel:
+        """The full spec of a point of a checked study."""
+        assert self.spec is not None, f"the kind '{self.name}' has no spec"
+        found, mistakes = validated(self.spec, self.patched(trainable, point))
+        assert found is not None, mistakes
+        return found
+
+
+class StudySpec(_Part):
+    """A whole study. Made by `tune.load`, which binds the trainable's kind to it."""
+
+    study: StudyPart = Field(description="{name: my_study, seed: 42}")
+    metric: MetricPart = Field(description="{name: val/loss, mode: min}")
+    budget: Budget = Field(description="{trials: 32, wall_hours: 2}")
+    sampler: Sampler = Field(default_factory=lambda: TpeSampler(kind="tpe"))
+    scheduler: Scheduler = Field(default_factory=lambda: NoScheduler(kind="none"))
+    cluster: ClusterPart = Field(default_factory=ClusterPart)
+    trainable: dict[str, Any] = Field(description="The kind of trial and its own typed fields.")
+    space: SpaceField = Field(description="What is varied: dotted keys of trainable.")
+    first: tuple[dict[str, Any], ...] = Field(
+        default=(), max_length=10_000, description="Points tried before the sampler is asked; they may leave keys out."
+    )
+    _bound: Kind | None = PrivateAttr(default=None)
+
+    def bound(self, kind: Kind) -> StudySpec:
+        """The same spec with the kind of its trainable known to it."""
+        copy = self.model_copy()
+        copy._bound = kind
+        return copy
+
+    @property
+    def kind(self) -> str:
+        return str(self.trainable["kind"])
+
+    @property
+    def kind_info(self) -> Kind:
+        assert self._bound is not None, "a StudySpec comes from tune.load"
+        return self._bound
+
+    @property
+    def trainable_spec(self) -> Any:
+        """The base trainable as its kind's spec; None for a kind that has none."""
+        return None if self.kind_info.spec is None else self.spec_at({})
+
+    def trainable_at(self, point: Mapping[str, Any]) -> dict[str, Any]:
+        """The trainable of one trial, as its kind's spec class takes it."""
+        return self.kind_info.patched(self.trainable, point)
+
+    def spec_at(self, point: Mapping[str, Any]) -> Any:
+        """The full, validated spec of one trial."""
+        return self.kind_info.spec_at(self.trainable, point)
+
+    @property
+    def complete_trainable(self) -> dict[str, Any]:
+        """The base trainable with the defaults of its kind filled in. For people and digests: to run, use `trainable_at`."""
+        spec = self.trainable_spec
+        return dict(self.trainable) if spec is None else dict(spec.model_dump(mode="json"))
+
+    @property
+    def digest(self) -> str:
+        """16 hex digits of everything that may not change when a study is resumed, defaults of the trainable included."""
+        fixed = self.model_dump(mode="json", include={"metric", "sampler", "scheduler", "first"})
+        fixed |= {"seed": self.study.seed, "space": self.space.digest(), "trainable": self.complete_trainable}
+        return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()[:16]
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON from which `tune.load.load_resolved` makes the same spec."""
+        return self.model_dump(mode="json")

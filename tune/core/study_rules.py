@@ -1,0 +1,216 @@
+"""The rules between the sections of a study, which no section can see alone: metric and kind, ladder and epochs, space and spec.
+
+A section that is invalid by itself is left out by the caller, and the rules that need it with it, so that one run of `check` finds
+as many mistakes as it can. Pure; the points drawn from the space come from a fixed seed, so that the same file gives the same text.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from tune.core.cost import Budget
+from tune.core.errors import did_you_mean
+from tune.core.ports import Point
+from tune.core.space import Float, Int, Place, Space, extremes
+from tune.core.spec import Mistake, Outline, listed, shown, validated
+from tune.core.study import AshaScheduler, GridSampler, Kind, MetricPart, NoScheduler, RandomSampler, TpeSampler
+
+N_DRAWN = 64  # points drawn from the space and validated as full specs, besides its corners
+SHOWN_POINTS = 5  # different mistakes of points of the space that are listed
+
+Sections = Mapping[str, Any]  # the sections of a StudySpec that are valid by themselves, by name
+
+
+def rules(sections: Sections, kind: Kind) -> list[Mistake]:
+    """Every mistake between sections. A rule whose sections are not all there is left out."""
+    found: list[Mistake] = []
+    for needs, rule in _RULES:
+        if all(name in sections for name in needs):
+            found += rule(*(sections[name] for name in needs), kind)
+    return found
+
+
+def _budget_has_a_limit(budget: Budget, kind: Kind) -> Iterator[Mistake]:
+    if budget.unlimited:
+        yield Mistake(("budget",), "no limit", f"give at least one of {listed(list(Budget.model_fields))}")
+
+
+def _metric_is_promised(metric: MetricPart, kind: Kind) -> Iterator[Mistake]:
+    if kind.metrics is None:
+        return
+    known = [m.name for m in kind.metrics.metrics if m.step_wise]
+    declared = kind.metrics.find(metric.name)
+    if declared is None:
+        got = f"{metric.name}, which {kind.name} does not report{did_you_mean(metric.name, kind.metrics.names)}"
+        yield Mistake(("metric", "name"), got, f"use one of {listed(known)}")
+    elif not declared.step_wise:
+        yield Mistake(
+            ("metric", "name"), f"{metric.name}, which {kind.name} reports at the end only", f"use one of {listed(known)}"
+        )
+    elif declared.mode != metric.mode:
+        fix = f"set metric.mode to {declared.mode}: the best {metric.name} is the {'highest' if declared.mode == 'max' else 'lowest'}"
+        yield Mistake(("metric", "mode"), metric.mode, fix)
+
+
+def _ladder_fits(scheduler: AshaScheduler | NoScheduler, trainable: Mapping[str, Any], kind: Kind) -> Iterator[Mistake]:
+    if not isinstance(scheduler, AshaScheduler):
+        return
+    if kind.spec is not None and scheduler.axis != kind.axis:
+        got = f"{scheduler.axis}{did_you_mean(scheduler.axis, [kind.axis])}"
+        yield Mistake(("scheduler", "axis"), got, f"use {kind.axis}: that is what the steps of {kind.name} count")
+    if scheduler.max is None:
+        yield Mistake(("scheduler", "max"), "nothing", f"add max: {kind.name} does not say how many steps a trial has")
+    elif scheduler.grace >= scheduler.max:
+        got = f"grace {scheduler.grace} with max {scheduler.max}: no trial would be stopped"
+        yield Mistake(("scheduler", "grace"), got, f"set grace below {scheduler.max}, or scheduler: {{kind: none}}")
+    elif scheduler.brackets > 1 and scheduler.grace * scheduler.factor ** (scheduler.brackets - 1) >= scheduler.max:
+        got = f"{scheduler.brackets} brackets, of which the last has no rung below max {scheduler.max}"
+        yield Mistake(("scheduler", "brackets"), got, "lower brackets, grace or factor")
+
+
+def _ladder_is_as_long_as_a_trial(
+    scheduler: AshaScheduler | NoScheduler, trainable: Mapping[str, Any], space: Space, kind: Kind
+) -> Iterator[Mistake]:
+    if not isinstance(scheduler, AshaScheduler) or scheduler.max is None:
+        return
+    length = trial_length(trainable, space, kind)
+    if length is not None and scheduler.max != length:
+        got = f"{scheduler.max}, while the longest trial has trainable.{kind.axis_length} = {length}"
+        fix = f"set it to {length} or leave it out (a rung past the end never judges, a lower max ends trials early)"
+        yield Mistake(("scheduler", "max"), got, fix)
+
+
+def trial_length(trainable: Mapping[str, Any], space: Space, kind: Kind) -> int | None:
+    """Steps of the longest trial, or None if the kind does not say (or its spec is not valid)."""
+    if kind.spec is None or kind.outline is None or not kind.outline.has(kind.axis_length):
+        return None
+    varied = [
+        extremes(place.param)[-1] for place in space.places() if place.key == kind.axis_length and isinstance(place.param, Int)
+    ]
+    varied += [max(place.param.options) for place in space.places() if place.key == kind.axis_length and _whole(place)]
+    if varied:
+        return int(varied[0])
+    found, _ = validated(kind.spec, dict(trainable))
+    length = getattr(found, kind.axis_length, None)
+    return length if isinstance(length, int) else None
+
+
+def _whole(place: Place) -> bool:
+    options = getattr(place.param, "options", ())
+    return bool(options) and all(isinstance(option, int) and not isinstance(option, bool) for option in options)
+
+
+def _grid_is_finite(sampler: TpeSampler | RandomSampler | GridSampler, space: Space, kind: Kind) -> Iterator[Mistake]:
+    if isinstance(sampler, GridSampler) and space.size() is None:
+        endless = [place.key for place in space.places() if isinstance(place.param, Float) and place.param.step is None]
+        got = f"grid over {listed(endless)}, which {'have' if len(endless) > 1 else 'has'} no end of values"
+        yield Mistake(("sampler", "kind"), got, "give each float a step or a choice, or use the sampler random or tpe")
+
+
+def _first_is_inside(first: tuple[Point, ...], space: Space, kind: Kind) -> Iterator[Mistake]:
+    for i, point in enumerate(first):
+        for fault in space.faults(point):
+            yield Mistake(("first", i, fault.key), fault.got, fault.fix)
+
+
+def _trainable_is_valid(trainable: Mapping[str, Any], kind: Kind) -> Iterator[Mistake]:
+    for mistake in kind.mistakes(trainable, {}):
+        yield mistake.below(("trainable",))
+    if kind.spec is None:
+        for key in trainable:
+            if key != "kind":
+                yield Mistake(
+                    ("trainable", key), "a key that nothing reads", f"remove it: trainable of kind {kind.name} has no fields"
+                )
+
+
+def _space_fits_trainable(trainable: Mapping[str, Any], space: Space, kind: Kind) -> Iterator[Mistake]:
+    if kind.spec is None or kind.outline is None:
+        return
+    static = list(_keys_fit(space, kind.outline))
+    yield from static
+    if not static and not kind.mistakes(trainable, {}):
+        yield from _points_fit(trainable, space, kind)
+
+
+def _keys_fit(space: Space, outline: Outline) -> Iterator[Mistake]:
+    """Keys that are no fields, and bounds or options that a field cannot take."""
+    keys = [key for key in outline.fields if key != "kind"]
+    for place in space.places():
+        where = ("space", _owner(space, place.key))
+        if place.key == "kind":
+            yield Mistake(where, "kind, which is one for the whole study", "remove it, and write a study for each kind")
+        elif not outline.has(place.key):
+            settled = outline.settled(place.key)
+            parent = settled.rpartition(".")[0]
+            near = did_you_mean(settled, keys)
+            known = [name for name in outline.children(parent) if name != "kind"] or list(outline.children(""))
+            yield Mistake(
+                where,
+                f"{place.key}, which is no field of trainable{near}",
+                f"use a field of {parent or 'trainable'}: {listed(known)}",
+            )
+        elif (
+            outline.is_part(place.key)
+            and not isinstance(place.param, (Int, Float))
+            and any(o is not None for o in place.param.options)
+        ):
+            inner = [f"{place.key}.{name}" for name in outline.children(outline.settled(place.key))]
+            yield Mistake(where, f"{place.key}, which is a group of fields", f"vary its fields: {listed(inner)}")
+        else:
+            yield from _values_fit(place, where, outline)
+
+
+def _values_fit(place: Place, where: tuple[str, str], outline: Outline) -> Iterator[Mistake]:
+    tried: tuple[Any, ...] = extremes(place.param)
+    if isinstance(place.param, Float) and place.param.step is None:
+        tried = (*tried, place.param.low + (place.param.high - place.param.low) * 0.4142135623730951)
+    refused: dict[str, list[Any]] = {}
+    for value in tried:
+        fix = outline.misfit(place.key, value)
+        if fix is not None:
+            refused.setdefault(fix, []).append(value)
+    for fix, bad in refused.items():
+        if isinstance(place.param, Float) and fix.startswith("use a whole number"):
+            yield Mistake(where, f"{place.key} as float", "use int instead of float: the field takes whole numbers")
+            return
+        shown_values = listed([shown(value) for value in bad[:4]])
+        yield Mistake(where, f"{place.key} = {shown_values}, which the field does not take", fix)
+
+
+def _points_fit(trainable: Mapping[str, Any], space: Space, kind: Kind) -> Iterator[Mistake]:
+    """Corners and drawn points validated as full specs; each different mistake once, with the first point that has it."""
+    rng = random.Random(0)
+    points = [*space.corners(), *(space.sample(rng) for _ in range(N_DRAWN))]
+    seen: dict[tuple[Any, ...], tuple[Point, Mistake, int]] = {}
+    for point in points:
+        for mistake in kind.mistakes(trainable, point):
+            mark = (mistake.path, mistake.fix)
+            first_point, first_mistake, count = seen.get(mark, (point, mistake, 0))
+            seen[mark] = (first_point, first_mistake, count + 1)
+    for point, mistake, count in list(seen.values())[:SHOWN_POINTS]:
+        got = f"{mistake.got} (at {count} of {len(points)} points tried, such as {json.dumps(point)})"
+        where = ".".join(str(part) for part in mistake.path)
+        key = next((place.key for place in space.places() if kind.outline and kind.outline.settled(place.key) == where), None)
+        path = ("space", _owner(space, key)) if key is not None else ("trainable", *mistake.path)
+        yield Mistake(path, got, mistake.fix)
+
+
+def _owner(space: Space, key: str) -> str:
+    """The key of the space's file entry that a drawn key comes from."""
+    return next(name for name, _ in space.params if key == name or key.startswith(f"{name}."))
+
+
+_RULES: tuple[tuple[tuple[str, ...], Callable[..., Iterator[Mistake]]], ...] = (
+    (("budget",), _budget_has_a_limit),
+    (("metric",), _metric_is_promised),
+    (("trainable",), _trainable_is_valid),
+    (("trainable", "space"), _space_fits_trainable),
+    (("scheduler", "trainable"), _ladder_fits),
+    (("scheduler", "trainable", "space"), _ladder_is_as_long_as_a_trial),
+    (("sampler", "space"), _grid_is_finite),
+    (("first", "space"), _first_is_inside),
+)
