@@ -1,4 +1,4 @@
-"""Small recipes for the tests of worker groups: each does one thing that a trial may do to its group. Spec and metrics of `curve`."""
+"""Recipes for the tests of worker groups: each does one thing that a trial may do to its group. Spec and metrics of `curve`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+from trainables.adapters.order import Order
 from trainables.curve.spec import CurveSpec
 from tune.core.errors import RetryTrial
 from tune.core.ports import Outcome, Reporter
@@ -117,3 +118,8 @@ def sleeps(spec: CurveSpec, reporter: Reporter) -> Outcome:
     reporter.report(0, {"val/score": 0.5})
     time.sleep(3600)
     return Outcome()
+
+
+def order_of(folder: Path, trial: str, recipe: str, attempt: int = 0, **spec: object) -> Order:
+    """An order for one of these recipes."""
+    return Order(trial, "curve", f"tests.groups.recipes:{recipe}", spec, 1, str(folder / trial), str(folder), attempt)

@@ -46,7 +46,8 @@ def attempt(order: Order, reporter: ChannelReporter) -> End:
     try:
         if reporter.report_again() == "stop":  # the stop was decided, and the process died before the recipe heard it
             return End("done")
-        spec = catalog.spec_class(order.kind).model_validate(order.spec)
+        spec_class: Any = catalog.spec_class(order.kind)
+        spec = spec_class.model_validate(order.spec)
         outcome = catalog.load(order.recipe)(spec, reporter)
         metrics = catalog.metrics_of(order.kind).validated(outcome.metrics, order.recipe)
         return End("done", metrics=metrics, files={name: str(path) for name, path in outcome.files.items()})

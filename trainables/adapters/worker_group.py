@@ -87,6 +87,8 @@ class WorkerGroup:
                 if not ray.get(self.host.begin.remote(generation)):
                     return
                 reason, detail = self._train(generation)
+                if not ray.is_initialized():  # a call would start a Ray of its own
+                    return
                 fate = ray.get(self.host.ended.remote(generation, reason, detail))
                 if reason is not None:
                     _release(fate["placement_groups"])
@@ -127,31 +129,6 @@ class WorkerGroup:
         except ray.exceptions.RayError as error:  # the controller itself
             return "worker_lost", _what_happened(error)
         return None, ""
-
-
-class GroupPool:
-    """The groups of a study, one a slot. `host` is what the executor on Ray Tune asks for."""
-
-    def __init__(self, shape: TrialShape, scratch: Path, limits: GroupLimits | None = None, spans: bool = False):
-        self._shape, self._scratch, self._limits, self._spans = shape, scratch, limits, spans
-        self._groups: dict[int, WorkerGroup] = {}
-
-    def host(self, slot: int) -> tuple[Any, str]:
-        """The host's handle and name of a new group for this slot. One that stood there before has lost its host."""
-        group = self._groups[slot] = WorkerGroup(self._shape, self._scratch, self._limits, self._spans)
-        return group.host, group.name
-
-    def ready(self, timeout_s: float | None = None) -> list[dict[str, Any]]:
-        return [group.ready(timeout_s) for group in self._groups.values()]
-
-    def close(self, grace_s: float = 10.0) -> None:
-        """Close all groups, side by side."""
-        threads = [threading.Thread(target=group.close, args=(grace_s,)) for group in self._groups.values()]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        self._groups.clear()
 
 
 _HostActor = ray.remote(num_cpus=0, max_restarts=0)(Host)
