@@ -81,7 +81,7 @@ def end_of(error: BaseException, workdir: Path) -> End:
         return End("retry", "out_of_memory", text, spoilt=True)
     if name.startswith("Dist") or (isinstance(error, RuntimeError) and _PEER_LOST.search(str(error))):
         return End("retry", "worker_lost", text, spoilt=True)
-    return End("failed", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower(), text)
+    return End("failed", re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower(), text)
 
 
 def free_memory() -> None:

@@ -1,0 +1,301 @@
+"""The host between a trial, its workers and their supervisor: one lease at a time, one ending each, whoever dies or hangs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.groups.recipes import order_of
+from trainables.adapters.group_host import Host
+from trainables.adapters.order import End, GroupLimits, Order
+from tune.core.shape import TrialShape
+
+FOREVER = GroupLimits(hang_s=60, straggle_s=60)
+SOON = GroupLimits(hang_s=0.02, straggle_s=0.02)
+MIB = 1 << 20
+
+
+class Group:
+    """A host with workers that only this test moves. `killed` are the ranks the host ended."""
+
+    def __init__(self, folder: Path, workers: int = 1, limits: GroupLimits = FOREVER):
+        self.folder, self.workers = folder, workers
+        self.killed: list[int] = []
+        self.notes: list[tuple[str, str]] = []
+        self.now = 0.0
+        self.host = Host(TrialShape(workers, 2), limits, self.killed.append, lambda: self.now)
+
+    async def up(self, generation: int = 1) -> Group:
+        assert await self.host.begin(generation)
+        for rank in range(self.workers):
+            facts = {"pid": 100 + rank, "node": "n", "actor": rank, "placement_group": f"pg{generation}"}
+            await self.host.join(generation, rank, facts)
+        return self
+
+    def order(self, trial: str, attempt: int = 0) -> Order:
+        return order_of(self.folder, trial, "steps", attempt)
+
+    async def taken(self, trial: str = "t0000", generation: int = 1) -> Order:
+        """Leased and taken by every rank."""
+        order = self.order(trial)
+        await self.host.run(order)
+        assert [await self.host.take(generation, rank) for rank in range(self.workers)] == [order] * self.workers
+        return order
+
+    async def message(self, trial: str = "t0000") -> tuple[Any, ...]:
+        """The trial's next message that is not a note."""
+        while True:
+            message = await self.host.next(trial, 10)
+            assert message is not None, "no message"
+            if message[0] != "note":
+                return message
+            self.notes.append(message[1:3])
+
+    async def end(self, rank: int, end: End, rss: int = MIB) -> None:
+        await self.host.end(1, rank, end, rss, rss)
+
+
+def play(story: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(asyncio.wait_for(story(), 10))
+
+
+def test_every_rank_gets_the_same_order_and_the_same_decision(tmp_path: Path):
+    async def story() -> None:
+        group = await Group(tmp_path, 2).up()
+        await group.taken()
+        asked = [asyncio.ensure_future(group.host.report(1, rank, 0, {"val/score": rank}, None)) for rank in (1, 0)]
+        assert await group.message() == ("report", 0, {"val/score": 0})
+        assert not asked[0].done()
+        await group.host.answer("t0000", "stop")
+        assert await asyncio.gather(*asked) == [("decision", "stop")] * 2
+
+    play(story)
+
+
+def test_use_is_measured_from_lease_to_release(tmp_path: Path):
+    async def story() -> None:
+        group = await Group(tmp_path, 2).up()
+        await group.taken()
+        group.now = 3.0
+        await group.end(0, End("done", metrics={"val/score": 1.0}), 5 * MIB)
+        await group.end(1, End("done"), 7 * MIB)
+        use = {"cpu_seconds": 12.0, "gpu_seconds": 0.0, "rss_bytes": 7 * MIB}
+        assert await group.message() == ("done", {"val/score": 1.0}, {}, use)
+
+    play(story)
+
+
+def test_a_poll_without_news_comes_back_empty(tmp_path: Path):
+    async def story() -> None:
+        group = await Group(tmp_path).up()
+        await group.taken()
+        assert (await group.host.next("t0000", 0.01))[0] == "note"  # type: ignore[index]
+        assert await group.host.next("t0000", 0.01) is None
+        assert (await group.host.next("t9999", 0.01))[:2] == ("retry", "lease_unknown")  # type: ignore[index]
+
+    play(story)
+
+
+def test_one_ranks_bad_metric_fails_all_ranks_at_that_report_and_the_workers_stay(tmp_path: Path):
+    async def story() -> None:
+        group = await Group(tmp_path, 2).up()
+        await group.taken()
+        answers = await asyncio.gather(
+            group.host.meet(1, 0, "before saving step 0", None),
+            group.host.meet(1, 1, "before saving step 0", ("not_finite", "val/loss = nan")),
+        )
+        assert answers == [("fail", "not_finite", "val/loss = nan", True)] * 2
+        for rank in range(2):
+            await group.end(rank, End("failed", "not_finite", "val/loss = nan", in_step=True))
+        assert (await group.message())[:2] == ("failed", "not_finite")
+        await group.taken("t0001")
+
+    play(story)
+
+
+def test_a_rank_that_fails_alone_releases_those_that_wait_and_the_workers_are_made_anew(tmp_path: Path):
+    async def story() -> None:
+        group = await Group(tmp_path, 2).up()
+        await group.taken()
+        waiting = asyncio.ensure_future(group.host.report(1, 0, 0, {}, None))
+        await asyncio.sleep(0)
+        await group.end(1, End("failed", "value_error", "seven"))
+        assert await waiting == ("fail", "value_error", "on rank 1: seven", False)
+        await group.end(0, End("failed", "value_error", "on rank 1: seven"))
+        assert (await group.message())[:3] == ("failed", "value_error", "seven")
+        assert await group.host.take(1, 0) is None
+        assert group.killed == []
+
+    play(story)
+
+
+def test_a_rank_stuck_after_another_failed_is_killed(tmp_path: Path):
+    async def story() -> None:
+        group = await Group(tmp_path, 2, SOON).up()
+        await group.taken()
+        await group.end(1, End("failed", "value_error", "seven"))
+        assert (await group.message())[:3] == ("failed", "value_error", "seven")
+        assert group.killed == [0, 1]
+
+    play(story)
+
+
+def test_a_rank_that_never_reaches_the_report_ends_the_trial_as_hung(tmp_path: Path):
+    async def story() -> None:
+        group = await Group(tmp_path, 2, SOON).up()
+        await group.taken()
+        waiting = asyncio.ensure_future(group.host.report(1, 0, 4, {}, None))
+        kind, reason, detail, _ = await group.message()
+        assert (kind, reason) == ("retry", "worker_hung")
+        assert detail == "rank 1 did not reach report of step 4 within 0.02 s of the others"
+        assert await waiting == ("leave",)
+        assert group.killed == [0, 1]
+
+    play(story)
+
+
+def test_a_failure_of_its_own_is_told_before_the_lost_peer_it_caused(tmp_path: Path):
+    async def story() -> None:
+        group = await Group(tmp_path, 2).up()
+        await group.taken()
+        await group.end(0, End("retry", "worker_lost", "gloo: connection closed by peer", spoilt=True))
+        await group.end(1, End("failed", "value_error", "seven"))
+        assert (await group.message())[:3] == ("failed", "value_error", "seven")
+
+    play(story)
+
+
+def test_a_lost_worker_ends_the_trial_once_and_the_next_set_takes_the_next_order(tmp_path: Path):
+    async def story() -> None:
+        group = await Group(tmp_path).up()
+        await group.taken()
+        assert await group.host.ended(1, "worker_lost", "SIGKILL") == {"was_up": True, "placement_groups": ["pg1"]}
+        assert (await group.message())[:3] == ("retry", "worker_lost", "SIGKILL")
+        await group.up(2)
+        await group.taken("t0000", generation=2)
+        assert await group.host.report(1, 0, 0, {}, None) == ("leave",)
+
+    play(story)
+
+
+def test_an_order_that_no_worker_took_waits_for_the_next_set(tmp_path: Path):
+    async def story() -> None:
+        group = Group(tmp_path)
+        await group.host.begin(1)
+        order = group.order("t0000")
+        await group.host.run(order)
+        await group.host.ended(1, "worker_lost", "died while starting")
+        await group.up(2)
+        assert await group.host.take(2, 0) == order
+
+    play(story)
+
+
+def test_a_new_order_puts_out_a_trial_that_lost_its_reader(tmp_path: Path):
+    async def story() -> None:
+        group = await Group(tmp_path).up()
+        await group.taken("t0000")
+        waiting = asyncio.ensure_future(group.host.report(1, 0, 0, {}, None))
+        await asyncio.sleep(0)
+        leasing = asyncio.ensure_future(group.host.run(group.order("t0001")))
+        assert await waiting == ("leave",)
+        await group.end(0, End("retry", "abandoned", "the trial was let go", in_step=True))
+        await leasing
+        assert (await group.host.take(1, 0)) == group.order("t0001")
+
+    play(story)
+
+
+def test_a_trial_that_does_not_leave_for_a_new_order_is_killed(tmp_path: Path):
+    async def story() -> None:
+        group = await Group(tmp_path, 1, SOON).up()
+        await group.taken("t0000")
+        await group.host.run(group.order("t0001"))
+        assert group.killed == [0]
+        assert (await group.message("t0000"))[:2] == ("retry", "abandoned")
+
+    play(story)
+
+
+def test_ranks_of_an_abandoned_trial_leave_together(tmp_path: Path):
+    async def story() -> None:
+        group = await Group(tmp_path, 2).up()
+        await group.taken()
+        await group.host.stop_trial("t0000")
+        first = asyncio.ensure_future(group.host.report(1, 0, 0, {}, None))
+        await asyncio.sleep(0)
+        assert not first.done()
+        assert await group.host.report(1, 1, 0, {}, None) == ("leave",)
+        assert await first == ("leave",)
+
+    play(story)
+
+
+@pytest.mark.parametrize(("after", "stays"), [(1 * MIB, True), (9 * MIB, False)])
+def test_workers_are_recycled_when_their_memory_grew_past_the_bound(tmp_path: Path, after: int, stays: bool):
+    async def story() -> None:
+        group = await Group(tmp_path, 1, GroupLimits(rss_growth_bytes=5 * MIB)).up()
+        for trial, rss in (("t0000", 2 * MIB), ("t0001", 2 * MIB + after)):
+            await group.taken(trial)
+            await group.end(0, End("done"), rss)
+            assert (await group.message(trial))[0] == "done"
+        await group.host.run(group.order("t0002"))
+        taking = asyncio.ensure_future(group.host.take(1, 0))
+        assert (await taking is not None) == stays
+        recycled = ("recycled", "rank 0 holds 11 MiB, 2 MiB after its first trial")
+        assert group.notes == [("started", "pids 100"), *([] if stays else [recycled])]
+
+    play(story)
+
+
+def test_out_of_memory_makes_the_workers_anew(tmp_path: Path):
+    async def story() -> None:
+        group = await Group(tmp_path).up()
+        await group.taken()
+        await group.end(0, End("retry", "out_of_memory", "no room", spoilt=True))
+        assert await group.host.take(1, 0) is None
+
+    play(story)
+
+
+def test_a_group_that_cannot_start_fails_the_waiting_trial_and_those_to_come(tmp_path: Path):
+    async def story() -> None:
+        group = Group(tmp_path)
+        await group.host.begin(1)
+        await group.host.run(group.order("t0000"))
+        await group.host.give_up("3 starts failed, the last with no GPU")
+        assert (await group.message())[:3] == ("failed", "group_start_failed", "3 starts failed, the last with no GPU")
+        await group.host.run(group.order("t0001"))
+        assert (await group.message("t0001"))[:2] == ("failed", "group_start_failed")
+        assert await group.host.ready(1) == {"error": "3 starts failed, the last with no GPU"}
+        assert not await group.host.begin(2)
+
+    play(story)
+
+
+def test_workers_of_a_closed_group_leave(tmp_path: Path):
+    async def story() -> None:
+        group = await Group(tmp_path).up()
+        assert (await group.host.ready(1))["pids"] == [100]
+        taking = asyncio.ensure_future(group.host.take(1, 0))
+        await group.host.close()
+        assert await taking is None
+        assert not await group.host.begin(2)
+
+    play(story)
+
+
+def test_a_storage_that_cannot_be_written_fails_the_trial_by_name(tmp_path: Path):
+    async def story() -> None:
+        (tmp_path / "file").write_text("not a folder")
+        group = await Group(tmp_path / "file").up()
+        await group.host.run(group.order("t0000"))
+        kind, reason, detail, _ = await group.message()
+        assert (kind, reason) == ("failed", "not_a_directory_error")
+        assert "file" in detail
+
+    play(story)

@@ -1,0 +1,226 @@
+"""Real worker groups on Ray: trials lease them, workers die and come back, and closing gives every CPU back. No dashboard."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.groups.recipes import order_of
+from tune.core.shape import TrialShape
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+CPUS = 8.0
+FREE_WITHIN_S = 30.0
+
+
+class Lessee:
+    """What a trial's actor does, in the test's own process."""
+
+    def __init__(self, group: Any, folder: Path):
+        self.group, self.folder = group, folder
+        self.notes: list[tuple[Any, ...]] = []
+
+    def lease(self, trial: str, recipe: str, attempt: int = 0, **spec: object) -> None:
+        import ray
+
+        ray.get(self.group.host.run.remote(order_of(self.folder, trial, recipe, attempt, **spec)))
+
+    def next(self, trial: str) -> tuple[Any, ...]:
+        import ray
+
+        while (message := ray.get(self.group.host.next.remote(trial, 100)))[0] == "note":
+            self.notes.append(message)
+        return message
+
+    def answer(self, trial: str, decision: str) -> None:
+        self.group.host.answer.remote(trial, decision)
+
+    def run(self, trial: str, recipe: str, stop_at: int | None = None, attempt: int = 0, **spec: object) -> list[tuple[Any, ...]]:
+        """All messages of one attempt."""
+        self.lease(trial, recipe, attempt, **spec)
+        messages = []
+        while True:
+            messages.append(self.next(trial))
+            if messages[-1][0] != "report":
+                return messages
+            self.answer(trial, "stop" if messages[-1][1] == stop_at else "continue")
+
+
+def make_group(folder: Path, workers: int, hang_s: float = 5) -> Any:
+    from trainables.adapters.order import GroupLimits
+    from trainables.adapters.worker_group import WorkerGroup
+
+    return WorkerGroup(
+        TrialShape(workers, 1), folder / "groups", GroupLimits(hang_s=hang_s, straggle_s=2, rss_growth_bytes=64 << 20)
+    )
+
+
+def free_cpus() -> float:
+    import ray
+
+    return ray.available_resources().get("CPU", 0.0)
+
+
+def all_cpus_come_free() -> bool:
+    """Ray tells of what is free with a delay, so it is asked until it does or too long has passed."""
+    deadline = time.monotonic() + FREE_WITHIN_S
+    while free_cpus() != CPUS and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return free_cpus() == CPUS
+
+
+@pytest.fixture(scope="module")
+def one(ray_session: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lessee]:
+    """A group of one worker, shared by the tests of this file that leave it in order."""
+    folder = tmp_path_factory.mktemp("one")
+    group = make_group(folder, 1)
+    group.ready(120)
+    yield Lessee(group, folder)
+    group.close()
+
+
+@pytest.fixture(scope="module")
+def two(ray_session: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lessee]:
+    folder = tmp_path_factory.mktemp("two")
+    group = make_group(folder, 2)
+    group.ready(120)
+    yield Lessee(group, folder)
+    group.close()
+
+
+def test_a_trial_streams_reports_and_ends_with_its_outcome_and_use(one: Lessee):
+    *reports, end = one.run("t0000", "steps", epochs=3)
+    assert [report[1] for report in reports] == [0, 1, 2]
+    assert end[:3] == ("done", {"val/score": 1.0}, {"started_at": "0"})
+    assert end[3]["cpu_seconds"] > 0
+    assert end[3]["rss_bytes"] > 1 << 20
+    assert "step 2 on rank 0" in (one.folder / "t0000" / "worker-0.log").read_text()
+
+
+def test_a_stop_lands_between_two_steps(one: Lessee):
+    assert one.run("t0001", "steps", stop_at=1, epochs=9)[-1][:3] == ("done", {"val/score": 1 / 9}, {"stopped": "here"})
+
+
+def test_the_same_process_serves_trial_after_trial(one: Lessee):
+    before = one.group.ready()["pids"]
+    assert [one.run(f"t01{i:02}", "nothing")[-1][0] for i in range(20)] == ["done"] * 20
+    assert one.run("t0120", "raises")[-1][:2] == ("failed", "value_error")
+    assert one.group.ready()["pids"] == before
+
+
+def test_a_killed_worker_ends_the_trial_by_name_and_the_next_attempt_goes_on_from_its_checkpoint(one: Lessee):
+    one.lease("t0002", "steps", epochs=4)
+    for step in range(2):
+        assert one.next("t0002")[1] == step
+        if step < 1:
+            one.answer("t0002", "continue")
+    os.kill(one.group.ready()["pids"][0], signal.SIGKILL)
+    kind, reason, detail, _ = one.next("t0002")
+    assert (kind, reason) == ("retry", "worker_lost")
+    assert detail.startswith("rank 0: Worker unexpectedly exits")
+    *reports, end = one.run("t0002", "steps", attempt=1, epochs=4)
+    assert [report[1] for report in reports] == [1, 2, 3]
+    assert end[:3] == ("done", {"val/score": 1.0}, {"started_at": "2"})
+    assert [note[1] for note in one.notes[-2:]] == ["lost", "started"]
+
+
+def test_a_recipe_that_ends_the_process_costs_one_attempt(one: Lessee):
+    assert one.run("t0003", "exits")[-1][:2] == ("retry", "worker_lost")
+    assert one.run("t0003", "exits", attempt=1)[-1][0] == "done"
+
+
+def test_workers_that_grew_are_recycled_before_the_next_trial(one: Lessee):
+    one.run("t0004", "nothing")
+    before = one.group.ready()["pids"]
+    assert one.run("t0005", "leaks", epochs=200)[-1][0] == "done"
+    assert one.run("t0006", "nothing")[-1][0] == "done"
+    assert one.group.ready()["pids"] != before
+    assert "recycled" in [note[1] for note in one.notes]
+
+
+def test_a_trial_whose_actor_died_leaves_the_slot_to_the_next(one: Lessee):
+    import ray
+
+    @ray.remote(num_cpus=0)
+    class Trial:
+        def step(self, host: Any, order: Any) -> tuple[Any, ...]:
+            ray.get(host.run.remote(order))
+            while (message := ray.get(host.next.remote(order.trial, 100)))[0] == "note":
+                pass
+            return message
+
+    trial = Trial.remote()
+    assert ray.get(trial.step.remote(one.group.host, order_of(one.folder, "t0007", "forever")))[0] == "report"
+    ray.kill(trial)
+    assert one.run("t0008", "nothing")[-1][0] == "done"
+
+
+def test_ranks_compute_together(two: Lessee):
+    assert two.run("t0000", "all_reduce")[-1][:2] == ("done", {"val/score": 3.0})
+
+
+def test_all_ranks_save_into_one_checkpoint(two: Lessee):
+    two.run("t0001", "steps", epochs=2)
+    saved = sorted(path.name for path in (two.folder / "t0001" / "checkpoint").iterdir())
+    assert saved == ["rank-0.json", "rank-1.json", "report.json"]
+
+
+def test_a_bad_metric_on_one_rank_fails_the_trial_and_keeps_the_workers(two: Lessee):
+    before = two.group.ready()["pids"]
+    assert two.run("t0002", "reports_nan")[-1][:2] == ("failed", "not_finite")
+    assert two.run("t0003", "all_reduce")[-1][0] == "done"
+    assert two.group.ready()["pids"] == before
+
+
+def test_an_exception_on_one_rank_fails_the_trial_and_the_next_one_computes_right(two: Lessee):
+    assert two.run("t0004", "raises")[-1][:2] == ("failed", "value_error")
+    assert two.run("t0005", "all_reduce")[-1][:2] == ("done", {"val/score": 3.0})
+
+
+def test_a_rank_that_dies_while_the_other_waits_ends_the_trial(two: Lessee):
+    assert two.run("t0006", "exits")[-1][:2] == ("retry", "worker_lost")
+    assert two.run("t0006", "exits", attempt=1)[-1][0] == "done"
+
+
+def test_a_hung_rank_ends_the_trial_by_name_and_the_next_one_works(two: Lessee):
+    kind, reason, detail, _ = two.run("t0007", "hangs")[-1]
+    assert (kind, reason, detail) == ("retry", "worker_hung", "rank 1 did not reach report of step 0 within 5 s of the others")
+    assert two.run("t0008", "all_reduce")[-1][0] == "done"
+
+
+def test_closing_gives_the_cpus_back_and_kills_what_is_still_in_a_step(one: Lessee, two: Lessee):
+    one.lease("t0009", "sleeps")
+    assert one.next("t0009")[0] == "report"
+    one.answer("t0009", "continue")
+    one.group.close(grace_s=1)
+    two.group.close()
+    assert not one.group.alive
+    assert all_cpus_come_free()
+
+
+def test_a_group_whose_host_is_killed_gives_the_cpus_back_by_itself(ray_session: str, tmp_path: Path):
+    import ray
+
+    group = make_group(tmp_path, 1)
+    lessee = Lessee(group, tmp_path)
+    lessee.lease("t0000", "sleeps")
+    assert lessee.next("t0000")[0] == "report"
+    assert free_cpus() < CPUS
+    ray.kill(group.host)
+    assert all_cpus_come_free()
+    group.close()
+    assert not group.alive
+    assert not (tmp_path / "groups" / group.name).exists()
+
+
+def test_a_group_closed_while_it_starts_gives_the_cpus_back(ray_session: str, tmp_path: Path):
+    group = make_group(tmp_path, 1)
+    group.close()
+    assert not group.alive
+    assert all_cpus_come_free()
