@@ -19,6 +19,7 @@ class Entry:
     `baseline`, `refit`: recipes of the same signature for the reference trial before and the refit of the winner after a search,
     or None where the kind has none. `preflight`: `(spec, seed) -> dict` of facts about the data (digest, counts, warnings),
     raising UserError before anything starts. `estimate`: `(spec) -> trainables.catalog.Estimate` for `plan`, without training.
+    `fits`: `(spec, workers) -> None`, raising UserError if that many workers of a trial cannot share its work; light, `check` asks it.
     `axis`: what the steps of its reports count; `axis_length`: the spec's field that says how many a trial has.
     """
 
@@ -30,6 +31,7 @@ class Entry:
     refit: str | None = None
     preflight: str | None = None
     estimate: str | None = None
+    fits: str | None = None
     axis: str = "epoch"
     axis_length: str = "epochs"
 
@@ -54,6 +56,7 @@ CATALOG: dict[str, Entry] = {
         baseline="trainables.timm_cnn.baseline:linear_probe",
         refit="trainables.timm_cnn.recipe:refit",
         preflight="trainables.timm_cnn.preflight:look_at_data",
+        fits="trainables.fits:batch_splits",
     ),
     "curve": Entry(
         spec="trainables.curve.spec:CurveSpec",

@@ -1,8 +1,8 @@
 """From a study file and `--set` to a checked study, or to every mistake in it at once.
 
 `load_study` reads the YAML, lays the command line over it, resolves the name of a cluster, validates each section by itself, then
-the rules between the sections that are sound. Each mistake says `file:line: dotted.key`, what was got and the fix. The result knows
-where each value comes from. Neither torch nor ray is imported; of the catalog, only the spec of the one kind that is named.
+the rules between the sections that are sound. Each mistake says `file:line: dotted.key`, what was got and the fix. The result
+knows where each value comes from. Neither torch nor ray is imported; of the catalog, only the spec of the kind that is named.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import copy
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +30,19 @@ CLUSTERS_DIR = Path(__file__).resolve().parents[1] / "configs" / "clusters"
 FROM_SET, FROM_DEFAULT = "--set", "default"
 _CLUSTER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _SECTIONS = tuple(StudySpec.model_fields)
-_OWN_CHECK = {"trainable": {}, "space": {}, "first": []}  # checked here, not by pydantic: what stands in for them meanwhile
+_OWN_CHECK: dict[str, Any] = {
+    "trainable": {},
+    "space": {},
+    "first": [],
+}  # checked here, not by pydantic: what stands in for them meanwhile
 
 
 @dataclass(frozen=True)
 class LoadedStudy:
     """A sound study. `resolved`: JSON that `load_resolved` takes; the trainable stands there as written.
 
-    complete: the same with the defaults of the trainable filled in, for people. origins: dotted key of each value of `complete` ->
-    `file:line`, `--set` or `default`; an entry of the space is one value.
+    complete: the same with the defaults of the trainable filled in, for people. origins: dotted key of each value of `complete`
+    -> `file:line`, `--set` or `default`; an entry of the space is one value.
     """
 
     spec: StudySpec
@@ -52,12 +56,13 @@ class CatalogKinds(Mapping[str, Kind]):
     """The kinds of `trainables.catalog`, whose specs are imported when asked for, and `table`, which has none."""
 
     def __getitem__(self, name: str) -> Kind:
-        from trainables.catalog import CATALOG, metrics_of, spec_class
+        from trainables.catalog import CATALOG, load, metrics_of, spec_class
 
         if name == "table":
             return Kind("table", None, None)
         entry = CATALOG[name]
-        return Kind(name, spec_class(name), metrics_of(name), entry.axis, entry.axis_length)
+        fits = None if entry.fits is None else load(entry.fits)
+        return Kind(name, spec_class(name), metrics_of(name), entry.axis, entry.axis_length, fits)
 
     def __iter__(self) -> Iterator[str]:
         from trainables.catalog import CATALOG
@@ -82,6 +87,11 @@ def load_resolved(resolved: Mapping[str, Any], *, kinds: Mapping[str, Kind] | No
     return _Draft(document, kinds if kinds is not None else CatalogKinds(), CLUSTERS_DIR).finished(())
 
 
+def leaves_of(complete: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """(dotted key, value) of everything that has an origin, in order."""
+    return ((dotted(place), value) for place, value in _leaves(dict(complete), ()))
+
+
 class _Draft:
     """A study on its way from text to spec: the raw mapping, where its values come from, the problems so far."""
 
@@ -104,9 +114,13 @@ class _Draft:
         kind = self._kind()
         if kind is None:
             sections.pop("trainable", None)
+        elif "cluster" in sections:
+            kind = replace(kind, workers=sections["cluster"].workers)
         self._fill_ladder(sections, kind)
         known = kind or Kind("this kind", None, None)
-        self._add(mistake for mistake in rules(sections, known) if kind is not None or mistake.path[0] not in ("metric", "trainable"))
+        self._add(
+            mistake for mistake in rules(sections, known) if kind is not None or mistake.path[0] not in ("metric", "trainable")
+        )
         if self.problems:
             raise UserError(list(dict.fromkeys(self.problems)))
         assert kind is not None
@@ -117,10 +131,10 @@ class _Draft:
     def _loaded(self, spec: StudySpec) -> LoadedStudy:
         resolved = spec.to_json()
         complete = resolved | {"trainable": spec.complete_trainable}
-        origins = {dotted(place): self._origin(place) for place in _leaves(complete, ())}
+        origins = {dotted(place): self._origin(place) for place, _ in _leaves(complete, ())}
         return LoadedStudy(spec, resolved, complete, origins, self.name)
 
-    # -- command line and cluster files -------------------------------------------------------------------------------------------
+    # -- command line and cluster files ------------------------------------------------------------------------------------------
 
     def _lay_over(self, sets: Sequence[str]) -> None:
         overrides, problems = parse_sets(sets)
@@ -145,7 +159,7 @@ class _Draft:
         self.origins = {old: where for old, where in self.origins.items() if old[: len(place)] != place}
         for end in range(1, len(place)):
             self.origins.setdefault(place[:end], origin)
-        self.origins |= {inner: origin for inner in _places(value, place)}
+        self.origins |= dict.fromkeys(_places(value, place), origin)
 
     def _branchings(self) -> dict[str, Branching]:
         found = dict(outline_of(StudySpec).branchings)
@@ -168,7 +182,9 @@ class _Draft:
             return
         known = sorted(path.stem for path in self.clusters_dir.glob("*.yaml"))
         if not _CLUSTER_NAME.fullmatch(name) or name not in known:
-            fix = f"use local, {'one of ' + listed(known) if known else 'a file <name>.yaml under configs/clusters'}, or a mapping"
+            fix = (
+                f"use local, {'one of ' + listed(known) if known else 'a file <name>.yaml under configs/clusters'}, or a mapping"
+            )
             self._add([Mistake(("cluster",), f"{shown(name)}{did_you_mean(name, ('local', *known))}", fix)])
             del self.raw["cluster"]
             return
@@ -178,7 +194,7 @@ class _Draft:
         self._now_from(("cluster",), {}, line)
         self.origins |= {("cluster", *place): f"{document.name}:{n}" for place, n in document.lines.items()}
 
-    # -- sections -----------------------------------------------------------------------------------------------------------------
+    # -- sections ----------------------------------------------------------------------------------------------------------------
 
     def _several_objectives(self) -> None:
         if "objectives" in self.raw:
@@ -198,7 +214,7 @@ class _Draft:
             if name in bad or name in _OWN_CHECK:
                 continue
             if name in self.raw:
-                adapter: TypeAdapter[Any] = TypeAdapter(info.annotation)
+                adapter: TypeAdapter[Any] = TypeAdapter(info.annotation or Any)
                 sections[name] = adapter.validate_json(json.dumps(self.raw[name]), strict=True)
             else:
                 sections[name] = info.get_default(call_default_factory=True)
@@ -246,9 +262,11 @@ class _Draft:
         if kind is None or not isinstance(scheduler, AshaScheduler) or scheduler.max is not None:
             return
         if "space" in sections and "trainable" in sections:
-            sections["scheduler"] = scheduler.model_copy(update={"max": trial_length(sections["trainable"], sections["space"], kind)})
+            sections["scheduler"] = scheduler.model_copy(
+                update={"max": trial_length(sections["trainable"], sections["space"], kind)}
+            )
 
-    # -- places -------------------------------------------------------------------------------------------------------------------
+    # -- places ------------------------------------------------------------------------------------------------------------------
 
     def _add(self, mistakes: Any) -> None:
         self.problems += [Problem(self._where(mistake.path), mistake.got, mistake.fix) for mistake in mistakes]
@@ -278,11 +296,11 @@ def _places(value: Any, place: Place) -> Iterator[Place]:
         yield from _places(inner, (*place, key))
 
 
-def _leaves(value: Any, place: Place) -> Iterator[Place]:
+def _leaves(value: Any, place: Place) -> Iterator[tuple[Place, Any]]:
     """Values of the resolved study: not mappings, except entries of the space and empty ones."""
     whole = len(place) == 2 and place[0] == "space"
     if isinstance(value, dict) and value and not whole:
         for key, inner in value.items():
             yield from _leaves(inner, (*place, key))
     else:
-        yield place
+        yield place, value

@@ -1,8 +1,8 @@
 """YAML as people mean it, with the line of every key.
 
-The core schema of YAML 1.2 and nothing more: `1e-4` is a number, `no`, `on` and `12:30` are text, true and false alone are booleans.
-What would be read in two ways is a named mistake instead: a repeated key, `007`, `.nan`, a tag, a tab, two documents. Anchors and
-`<<` merges work. ruamel.yaml splits the text into events; what they mean is decided here. All mistakes of a file are collected.
+The core schema of YAML 1.2 and nothing more: `1e-4` is a number, `no`, `on` and `12:30` are text, only true and false are booleans.
+What could be read in two ways is a named mistake: a repeated key, `007`, `.nan`, a tag, a tab, two documents. Anchors and `<<`
+merges work. ruamel.yaml splits the text into events; what they mean is decided here. All mistakes are collected.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ _NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 _WORDS = {"": None, "~": None, "null": None, "Null": None, "NULL": None}
 _WORDS |= {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}  # type: ignore[dict-item]
 _TEXT_TAGS = (None, "!", "tag:yaml.org,2002:str")
+_PLAIN_TAGS = (None, "!", "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 _MERGE = "<<"
 
 Place = tuple[str | int, ...]
@@ -45,7 +46,7 @@ Place = tuple[str | int, ...]
 
 @dataclass
 class Document:
-    """A YAML text as plain values. `lines`: 1-based line of every key and list item by its path; `problems`: what could not be meant."""
+    """A YAML text as plain values. `lines`: 1-based line of every key and item; `problems`: what cannot be meant."""
 
     name: str
     value: Any = None
@@ -75,12 +76,19 @@ def read(path: Path, name: str | None = None) -> Document:
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path
         return _with(document, document.name, f"a file that cannot be read ({error})", "check the path and its permissions")
     if len(raw) > MOST_BYTES:
-        return _with(document, document.name, f"more than {MOST_BYTES:,} bytes", "name a study file: this one is too long for one")
+        return _with(
+            document, document.name, f"more than {MOST_BYTES:,} bytes", "name a study file: this one is too long for one"
+        )
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
-        return _with(document, f"{document.name}:{line}", f"byte 0x{raw[error.start]:02x}, which is not UTF-8", "save the file as UTF-8 text")
+        return _with(
+            document,
+            f"{document.name}:{line}",
+            f"byte 0x{raw[error.start]:02x}, which is not UTF-8",
+            "save the file as UTF-8 text",
+        )
     return parse(text, document.name)
 
 
@@ -160,9 +168,13 @@ class _Reader:
         if "\t" in indent or "'\\t'" in message:
             self._problem(where, "a tab", "indent with spaces: YAML does not allow tabs there")
         elif "mapping values are not allowed" in message:
-            self._problem(where, f"{row.strip()[:60]!r}: {message}", "put text with ': ' in it between quotes, and check the indentation")
+            self._problem(
+                where, f"{row.strip()[:60]!r}: {message}", "put text with ': ' in it between quotes, and check the indentation"
+            )
         else:
-            self._problem(where, f"{row.strip()[:60]!r}: {message}", "check indentation, brackets and quotes at and above this line")
+            self._problem(
+                where, f"{row.strip()[:60]!r}: {message}", "check indentation, brackets and quotes at and above this line"
+            )
 
     def _problem(self, where: str, got: str, fix: str) -> None:
         self.document.problems.append(Problem(where, got, fix))
@@ -170,7 +182,7 @@ class _Reader:
     def _at(self, line: int, place: Place = ()) -> str:
         return f"{self.document.name}:{line}: {dotted(place)}".rstrip(": ")
 
-    # -- events -------------------------------------------------------------------------------------------------------------------
+    # -- events ------------------------------------------------------------------------------------------------------------------
 
     def _on(self, event: Event) -> None:
         line = event.start_mark.line + 1
@@ -211,7 +223,9 @@ class _Reader:
     def _alias(self, anchor: str, line: int) -> None:
         if anchor in self.open_anchors or anchor not in self.anchors:
             got = "which contains itself" if anchor in self.open_anchors else "which no anchor names before"
-            self._problem(self._at(line, self._next_place()), f"*{anchor}, {got}", f"write the value out, or put &{anchor} before it")
+            self._problem(
+                self._at(line, self._next_place()), f"*{anchor}, {got}", f"write the value out, or put &{anchor} before it"
+            )
             raise _Stop
         value, size = self.anchors[anchor]
         self._add(value, line, size, None)
@@ -239,7 +253,8 @@ class _Reader:
         node = self.stack[-1]
         node.size += size
         if isinstance(node.value, list):
-            self.document.lines[(*node.place, len(node.value))] = line
+            place = (*node.place, len(node.value))
+            self.document.lines[place] = line
             node.value.append(value)
         elif not node.has_key:
             self._key(node, value, line, is_text)
@@ -252,7 +267,11 @@ class _Reader:
             return
         if not isinstance(key, str):
             shown = key if isinstance(key, (int, float, bool)) or key is None else "a list or mapping"
-            self._problem(self._at(line, node.place), f"the key {shown}, which is not text", "put the key between quotes, or name it otherwise")
+            self._problem(
+                self._at(line, node.place),
+                f"the key {shown}, which is not text",
+                "put the key between quotes, or name it otherwise",
+            )
             node.key = f"{shown}"
         if node.key in node.own:
             place = (*node.place, node.key)
@@ -266,17 +285,19 @@ class _Reader:
         if node.key == _MERGE and _MERGE not in node.own:
             merged = value if isinstance(value, list) else [value]
             if not all(isinstance(part, dict) for part in merged):
-                self._problem(self._at(node.key_line, node.place), "<< with something that is not a mapping", "merge mappings: << : *name")
+                self._problem(
+                    self._at(node.key_line, node.place), "<< with something that is not a mapping", "merge mappings: << : *name"
+                )
                 return
             node.merges += merged
         elif node.key not in node.value:
             node.value[node.key] = value
 
-    # -- scalars ------------------------------------------------------------------------------------------------------------------
+    # -- scalars -----------------------------------------------------------------------------------------------------------------
 
     def _check_tag(self, event: Any, line: int, place: Place) -> None:
         tag = _tag_of(event)
-        if tag not in (*_TEXT_TAGS[:2], "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"):
+        if tag not in _PLAIN_TAGS:
             self._problem(self._at(line, place), f"the tag {tag}", "remove it: a study file holds plain values only")
 
     def _scalar(self, event: ScalarEvent, line: int) -> Any:
@@ -306,9 +327,15 @@ class _Reader:
         digits = text.lstrip("+-")
         if len(digits) > 1 and digits[0] == "0":
             fix = f"write {digits.lstrip('0') or '0'}, or quote it if it is text"
-            self._problem(self._at(line, place), f"{text[:40]}, which is octal to some readers of YAML and decimal to others", fix)
+            self._problem(
+                self._at(line, place), f"{text[:40]}, which is octal to some readers of YAML and decimal to others", fix
+            )
         if len(digits) > 18:
-            self._problem(self._at(line, place), f"{text[:40]}, which does not fit 64 bits", "use a smaller whole number, or quote it if it is text")
+            self._problem(
+                self._at(line, place),
+                f"{text[:40]}, which does not fit 64 bits",
+                "use a smaller whole number, or quote it if it is text",
+            )
             return 0
         return int(text)
 

@@ -1,7 +1,7 @@
 """A point is a patch: dotted keys merged into the nested mapping of a trainable.
 
-`apply` knows about tagged unions through `Branching`s, so that choosing another branch drops the keys of the one before, and so that
-`schedule.cosine.t_max` of a space finds the field `t_max` of a flat union. Plain data in, new plain data out.
+`apply` knows about tagged unions through `Branching`s, so that choosing another branch drops the keys of the one before, and so
+that `schedule.cosine.t_max` of a space finds the field `t_max` of a flat union. Plain data in, new plain data out.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class PatchError(ValueError):
 def apply(
     trainable: Mapping[str, Any], point: Mapping[str, Any], branchings: Mapping[str, Branching] | None = None
 ) -> dict[str, Any]:
-    """A copy of `trainable` with every dotted key of `point` set, in order. `branchings` are keyed by the dotted key of the mapping.
+    """A copy of `trainable` with every dotted key of `point` set, in order. `branchings`: by the dotted key of their mapping.
 
     Keys that both the old and the new branch of a flat union have are kept when the branch changes. Raises PatchError.
     """

@@ -11,7 +11,7 @@ from __future__ import annotations
 def milestones(grace: int, factor: int, max_steps: int, bracket: int = 0) -> tuple[int, ...]:
     """The 0-based steps after which a trial of `bracket` is judged: grace * factor ** (bracket + k), below `max_steps`.
 
-    grace >= 1 and factor >= 2 count steps of the axis; `max_steps` is the length of a whole trial, whose last step is max_steps - 1.
+    grace >= 1 and factor >= 2; `max_steps` is the length of a whole trial, whose last step is max_steps - 1.
     """
     assert grace >= 1 and factor >= 2, (grace, factor)
     found = []
@@ -23,7 +23,7 @@ def milestones(grace: int, factor: int, max_steps: int, bracket: int = 0) -> tup
 
 
 def expected_steps(max_steps: int, rungs: tuple[int, ...], factor: int) -> float:
-    """Mean steps of a trial if exactly the best 1 / factor go on at each rung (the first trials, judged against few, go further)."""
+    """Mean steps of a trial if exactly the best 1 / factor go on at each rung (the first trials go further)."""
     reached, last, total = 1.0, 0, 0.0
     for rung in rungs:
         total += reached * (rung + 1 - last)

@@ -2,8 +2,8 @@
 
 `Space.draw` asks `pick` for one value after another in the order of the file; a `Choose` first picks the name of a branch (under
 `key.selector`) and then walks that branch alone (under `key.branch.sub-key`). Samplers, the grid, the corners and the check of
-`first:` points are all this one walk with another `pick`. Nothing here knows a sampler library, a trainable or a file; a space read
-from a study file is parsed and checked by `tune.core.space_text`.
+`first:` points are all this one walk with another `pick`. Nothing here knows a sampler library, a trainable or a file; a space is
+read from a study file, and checked, by `tune.core.space_text`.
 """
 
 from __future__ import annotations
@@ -170,7 +170,7 @@ class Space:
         return [str(fault) for fault in self.faults(point)]
 
     def settled(self, point: Mapping[str, Any]) -> Point:
-        """A point without faults with its values in the types of the space: 1 as 1.0 under a Float, 32.0 as 32 under a Choice of 32."""
+        """A point without faults with its values in the types of the space: 1 is 1.0 under a Float."""
         places = {place.key: place.param for place in self.places()}
         return {key: _settled(places[key], value) for key, value in point.items()}
 
@@ -227,13 +227,12 @@ def misfit(param: Leaf, value: Any) -> str | None:
         options = param.options
         if any(type(option) is type(value) and option == value for option in options):
             return None
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            if any(isinstance(option, (int, float)) and not isinstance(option, bool) and option == value for option in options):
-                return None
+        if _is_number(value) and any(_is_number(option) and option == value for option in options):
+            return None
         near = did_you_mean(value, [o for o in options if isinstance(o, str)]) if isinstance(value, str) else ""
         return f"use one of {', '.join(json.dumps(option) for option in options)}{near}"
     wanted = f"{param.low:g} to {param.high:g}" if isinstance(param, Float) else f"{param.low} to {param.high}"
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if not _is_number(value) or not math.isfinite(value):
         return f"use a number from {wanted}"
     if isinstance(param, Int) and not isinstance(value, int):
         return f"use a whole number from {wanted}"
@@ -251,6 +250,10 @@ def _settled(param: Leaf, value: Any) -> Any:
         exact = [option for option in param.options if type(option) is type(value) and option == value]
         return exact[0] if exact else next(option for option in param.options if option == value)
     return float(value) if isinstance(param, Float) else value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def selector_choice(param: Choose) -> Choice:
@@ -336,7 +339,7 @@ def _count_corners(params: tuple[tuple[str, Param], ...]) -> int:
 
 def _n_steps(param: Float) -> int:
     assert param.step is not None
-    return int(math.floor((param.high - param.low) / param.step * (1 + ON_STEP) + ON_STEP)) + 1
+    return math.floor((param.high - param.low) / param.step * (1 + ON_STEP) + ON_STEP) + 1
 
 
 def _stepped(param: Float, i: int) -> float:

@@ -133,12 +133,13 @@ def _number(kind: str, raw: Mapping[str, Any], path: Path, mistakes: list[Mistak
         mistakes.append(Mistake(here, shown(bounds), f"use two numbers: {{{kind}: [low, high]}}"))
         return None
     low, high = bounds
-    log, step = raw.get("log", False), raw.get("step")
+    log: Any = raw.get("log", False)
+    step: Any = raw.get("step")
     before = len(mistakes)
     if not isinstance(log, bool):
         mistakes.append(Mistake((*path, "log"), shown(log), "use true or false"))
         return None
-    if "step" in raw and (not _is_number(step) or step <= 0):
+    if "step" in raw and not (_is_number(step) and step > 0):
         mistakes.append(Mistake((*path, "step"), shown(step), "use a number above 0, or remove it"))
         return None
     if kind == "int":

@@ -1,7 +1,7 @@
-"""Specs are pydantic models; this reads their shape and turns pydantic's errors into where, got, fix.
+"""Specs are pydantic models; this reads their outline and turns pydantic's errors into where, got, fix.
 
 Validation is strict and from JSON: "32" is not 32, 13.7 is not a whole number, 1 is not true; a list may stand for a tuple. The
-shape (dotted fields and tagged unions) lets a search space and `--set` be checked key by key before any value is drawn.
+outline (dotted fields and tagged unions) lets a search space and `--set` be checked key by key before any value is drawn.
 """
 
 from __future__ import annotations
@@ -74,15 +74,15 @@ class Outline:
                 _adapter(wanted).validate_json(json.dumps(value), strict=True)
                 return None
             except ValidationError as error:
-                fixes += [_explain(e, value, self, ())[1] for e in error.errors()]
+                fixes += [_explain(e, value, self, (), ())[1] for e in error.errors()]
             except UserError as error:
                 fixes += [problem.fix for problem in error.problems]
-        return " or ".join(dict.fromkeys(fixes)) or None
+        return " or ".join(dict.fromkeys(fixes)).replace(" or use ", " or ") or None
 
 
 @lru_cache(maxsize=64)
 def outline_of(model: type[BaseModel]) -> Outline:
-    """The shape of a spec class."""
+    """The outline of a spec class."""
     fields: dict[str, tuple[Any, ...]] = {}
     helps: dict[str, str] = {}
     open_keys: set[str] = set()
@@ -106,11 +106,13 @@ def explained(error: ValidationError, data: Any, outline: Outline) -> list[Mista
     joined: dict[Path, list[tuple[str, str]]] = {}
     for one in error.errors():
         path = _real_path(one["loc"], data, one["type"])
-        joined.setdefault(path, []).append(_explain(one, one.get("input"), outline, path))
+        joined.setdefault(path, []).append(_explain(one, one.get("input"), outline, path, _names_at(path[:-1], data, outline)))
     mistakes = []
     for path, texts in joined.items():
-        gots, fixes = dict.fromkeys(got for got, _ in texts), dict.fromkeys(fix for _, fix in texts)
-        mistakes.append(Mistake(path, "; ".join(gots), " or ".join(fixes)))
+        gots = list(dict.fromkeys(got for got, _ in texts))
+        gots = [got for got in gots if not any(other != got and other.startswith(got) for other in gots)]
+        fixes = " or ".join(dict.fromkeys(fix for _, fix in texts)).replace(" or use ", " or ")
+        mistakes.append(Mistake(path, "; ".join(gots), fixes))
     return mistakes
 
 
@@ -129,7 +131,7 @@ def listed(words: Sequence[Any]) -> str:
     return ", ".join(str(word) for word in words)
 
 
-# -- shape ------------------------------------------------------------------------------------------------------------------------
+# -- outline ---------------------------------------------------------------------------------------------------------------------
 
 
 def _walk(
@@ -146,7 +148,7 @@ def _walk(
     for name, info in model.model_fields.items():
         key = prefix + name
         typed = (info.annotation, *info.metadata)
-        fields[key] = (*fields.get(key, ()), Annotated[typed] if info.metadata else info.annotation)  # type: ignore[valid-type]
+        fields[key] = (*fields.get(key, ()), Annotated[typed] if info.metadata else info.annotation)
         if info.description:
             helps.setdefault(key, info.description)
         options = _literals(info.annotation)
@@ -201,7 +203,7 @@ def _adapter(wanted: Any) -> TypeAdapter[Any]:
         return TypeAdapter(wanted)
 
 
-# -- pydantic's errors ------------------------------------------------------------------------------------------------------------
+# -- pydantic's errors -----------------------------------------------------------------------------------------------------------
 
 
 def _real_path(loc: tuple[str | int, ...], data: Any, kind: str) -> Path:
@@ -209,14 +211,27 @@ def _real_path(loc: tuple[str | int, ...], data: Any, kind: str) -> Path:
     path: list[str | int] = []
     node = data
     for i, part in enumerate(loc):
-        if isinstance(node, Mapping) and part in node:
-            node = node[part]
-        elif isinstance(node, list) and isinstance(part, int) and part < len(node):
+        is_item = isinstance(node, list) and isinstance(part, int) and part < len(node)
+        if is_item or (isinstance(node, Mapping) and part in node):
             node = node[part]
         elif not (kind == "missing" and i == len(loc) - 1):
             continue
         path.append(part)
     return tuple(path)
+
+
+def _names_at(path: Path, data: Any, outline: Outline) -> Sequence[str]:
+    """The fields that the mapping at `path` may have, given the branch that it chose."""
+    key = ".".join(str(part) for part in path)
+    branching = outline.branchings.get(key)
+    if branching is None or branching.nested:
+        return outline.children(key)
+    node = data
+    for part in path:
+        node = node[part]
+    tag = node.get(branching.selector) if isinstance(node, Mapping) else None
+    names = branching.branches.get(tag) if isinstance(tag, str) else None
+    return [name for name in outline.children(key) if names is None or name in names]
 
 
 _NUMBER_FIXES = {
@@ -244,36 +259,29 @@ _TYPE_FIXES = {
 }
 
 
-def _explain(error: Any, value: Any, outline: Outline, path: Path) -> tuple[str, str]:
-    """(got, fix) of one pydantic error."""
+def _explain(error: Any, value: Any, outline: Outline, path: Path, names: Sequence[str]) -> tuple[str, str]:
+    """(got, fix) of one pydantic error. `names`: the fields that may stand beside the one at `path`."""
     kind, context = error["type"], error.get("ctx", {})
-    parent = ".".join(str(part) for part in path[:-1])
     key = ".".join(str(part) for part in path)
     if kind == "missing":
         about = outline.helps.get(key, "")
         return "nothing: it is required", f"add it{f': {about}' if about else ''}"
     if kind == "extra_forbidden":
-        known = outline.children(parent)
-        return (
-            f"a key that does not exist here{did_you_mean(str(path[-1]), known)}",
-            f"use one of {listed(known)}" if known else "remove it",
-        )
+        got = f"a key that does not exist here{did_you_mean(str(path[-1]), names)}"
+        return got, f"use one of {listed(names)}" if names else "remove it"
     if kind in _NUMBER_FIXES:
         name, text = _NUMBER_FIXES[kind]
-        return shown(value), text.format(context[name])
+        return shown(value), text.format(f"{context[name]:g}")
     if kind in _TYPE_FIXES:
         return shown(value), _TYPE_FIXES[kind]
     if kind in ("literal_error", "enum"):
-        near = (
-            did_you_mean(value, [w.strip(" '") for w in context["expected"].replace(" or ", ",").split(",")])
-            if isinstance(value, str)
-            else ""
-        )
+        words = [word.strip(" '") for word in context["expected"].replace(" or ", ",").split(",")]
+        near = did_you_mean(value, words) if isinstance(value, str) else ""
         return shown(value) + near, f"use {context['expected']}"
     if kind == "union_tag_invalid":
-        known = [word.strip(" '") for word in context["expected_tags"].split(",")]
+        tags = [word.strip(" '") for word in context["expected_tags"].split(",")]
         name = context["discriminator"].strip("'")
-        return f"{name}: {context['tag']}{did_you_mean(str(context['tag']), known)}", f"set {name} to one of {listed(known)}"
+        return f"{name}: {context['tag']}{did_you_mean(str(context['tag']), tags)}", f"set {name} to one of {listed(tags)}"
     if kind == "union_tag_not_found":
         branching = outline.branchings.get(key)
         name = context["discriminator"].strip("'")

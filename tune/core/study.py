@@ -1,21 +1,22 @@
 """The study file as a typed value.
 
-`StudySpec` holds what a study file says with every default filled in; only `trainable` stays as written, since its kind's own spec
-class owns its defaults. A `Kind` is what the caller took from the catalog about it. Rules between sections are `study_rules`';
-reading files, `--set` and line numbers are `tune.load`'s.
+`StudySpec` holds what a study file says with every default filled in; only `trainable` stays as written, since its kind's own
+spec class owns its defaults. A `Kind` is what the caller took from the catalog about it. Rules between sections are
+`study_rules`'; reading files, `--set` and line numbers are `tune.load`'s.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, PrivateAttr, field_validator
 
 from tune.core.cost import Budget
+from tune.core.errors import UserError
 from tune.core.metrics import MetricSet, Mode
 from tune.core.patch import PatchError, apply
 from tune.core.space import Space
@@ -127,9 +128,11 @@ SpaceField = Annotated[Space, PlainValidator(_space), PlainSerializer(Space.to_j
 
 @dataclass(frozen=True)
 class Kind:
-    """What a study must know of its trainable's kind. `spec` None: any key may stand in the space (`table`); `metrics` None: any metric.
+    """What a study must know of its trainable's kind.
 
-    axis: what a step of a report counts; `axis_length`: the spec's field that says how many there are.
+    spec: None if any key may stand in the space (`table`). metrics: None if any metric may be named. axis: what a step of a
+    report counts; axis_length: the spec's field that says how many there are. fits: raises UserError for a spec that a trial of
+    that many `workers` cannot compute.
     """
 
     name: str
@@ -137,6 +140,8 @@ class Kind:
     metrics: MetricSet | None
     axis: str = "epoch"
     axis_length: str = "epochs"
+    fits: Callable[[Any, int], None] | None = None
+    workers: int = 1
 
     @property
     def outline(self) -> Outline | None:
@@ -151,13 +156,16 @@ class Kind:
         if self.spec is None:
             return []
         try:
-            return validated(self.spec, self.patched(trainable, point))[1]
+            found, mistakes = validated(self.spec, self.patched(trainable, point))
         except PatchError as error:
-            return [
-                Mistake(
-                    (error.key,), f"a key inside '{error.parent}', which is {shown(error.value)}", "write its parts as a mapping"
-                )
-            ]
+            got = f"a key inside '{error.parent}', which is {shown(error.value)}"
+            return [Mistake((error.key,), got, "write its parts as a mapping")]
+        if found is not None and self.fits is not None:
+            try:
+                self.fits(found, self.workers)
+            except UserError as error:
+                mistakes += [Mistake(tuple(problem.where.split(".")), problem.got, problem.fix) for problem in error.problems]
+        return mistakes
 
     def spec_at(self, trainable: Mapping[str, Any], point: Mapping[str, Any]) -> BaseModel:
         """The full spec of a point of a checked study."""

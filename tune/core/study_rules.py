@@ -1,7 +1,7 @@
-"""The rules between the sections of a study, which no section can see alone: metric and kind, ladder and epochs, space and spec.
+"""The rules between the sections of a study, which none can see alone: metric and kind, ladder and epochs, space and spec.
 
-A section that is invalid by itself is left out by the caller, and the rules that need it with it, so that one run of `check` finds
-as many mistakes as it can. Pure; the points drawn from the space come from a fixed seed, so that the same file gives the same text.
+A section that is invalid by itself is left out by the caller, and the rules that need it with it, so that one run of `check`
+finds as many mistakes as it can. Pure; points are drawn from the space with a fixed seed: the same file gives the same text.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tune.core.errors import did_you_mean
 from tune.core.ports import Point
 from tune.core.space import Float, Int, Place, Space, extremes
 from tune.core.spec import Mistake, Outline, listed, shown, validated
-from tune.core.study import AshaScheduler, GridSampler, Kind, MetricPart, NoScheduler, RandomSampler, TpeSampler
+from tune.core.study import AshaScheduler, ClusterPart, GridSampler, Kind, MetricPart, NoScheduler, RandomSampler, TpeSampler
 
 N_DRAWN = 64  # points drawn from the space and validated as full specs, besides its corners
 SHOWN_POINTS = 5  # different mistakes of points of the space that are listed
@@ -38,6 +38,12 @@ def _budget_has_a_limit(budget: Budget, kind: Kind) -> Iterator[Mistake]:
         yield Mistake(("budget",), "no limit", f"give at least one of {listed(list(Budget.model_fields))}")
 
 
+def _gpu_hours_can_be_used(budget: Budget, cluster: ClusterPart, kind: Kind) -> Iterator[Mistake]:
+    if budget.gpu_hours is not None and cluster.gpus_per_worker == 0:
+        got = f"{budget.gpu_hours:g}, while cluster.gpus_per_worker is 0: this limit is never reached"
+        yield Mistake(("budget", "gpu_hours"), got, "remove it, or give workers a GPU")
+
+
 def _metric_is_promised(metric: MetricPart, kind: Kind) -> Iterator[Mistake]:
     if kind.metrics is None:
         return
@@ -51,7 +57,8 @@ def _metric_is_promised(metric: MetricPart, kind: Kind) -> Iterator[Mistake]:
             ("metric", "name"), f"{metric.name}, which {kind.name} reports at the end only", f"use one of {listed(known)}"
         )
     elif declared.mode != metric.mode:
-        fix = f"set metric.mode to {declared.mode}: the best {metric.name} is the {'highest' if declared.mode == 'max' else 'lowest'}"
+        best = "highest" if declared.mode == "max" else "lowest"
+        fix = f"set metric.mode to {declared.mode}: the best {metric.name} is the {best}"
         yield Mistake(("metric", "mode"), metric.mode, fix)
 
 
@@ -87,20 +94,13 @@ def trial_length(trainable: Mapping[str, Any], space: Space, kind: Kind) -> int 
     """Steps of the longest trial, or None if the kind does not say (or its spec is not valid)."""
     if kind.spec is None or kind.outline is None or not kind.outline.has(kind.axis_length):
         return None
-    varied = [
-        extremes(place.param)[-1] for place in space.places() if place.key == kind.axis_length and isinstance(place.param, Int)
-    ]
-    varied += [max(place.param.options) for place in space.places() if place.key == kind.axis_length and _whole(place)]
-    if varied:
-        return int(varied[0])
+    for place in space.places():
+        if place.key == kind.axis_length:
+            ends = extremes(place.param)
+            return max(ends) if all(isinstance(end, int) and not isinstance(end, bool) for end in ends) else None
     found, _ = validated(kind.spec, dict(trainable))
     length = getattr(found, kind.axis_length, None)
     return length if isinstance(length, int) else None
-
-
-def _whole(place: Place) -> bool:
-    options = getattr(place.param, "options", ())
-    return bool(options) and all(isinstance(option, int) and not isinstance(option, bool) for option in options)
 
 
 def _grid_is_finite(sampler: TpeSampler | RandomSampler | GridSampler, space: Space, kind: Kind) -> Iterator[Mistake]:
@@ -125,6 +125,31 @@ def _trainable_is_valid(trainable: Mapping[str, Any], kind: Kind) -> Iterator[Mi
                 yield Mistake(
                     ("trainable", key), "a key that nothing reads", f"remove it: trainable of kind {kind.name} has no fields"
                 )
+
+
+def _first_can_run(first: tuple[Point, ...], trainable: Mapping[str, Any], space: Space, kind: Kind) -> Iterator[Mistake]:
+    if kind.mistakes(trainable, {}):
+        return
+    for i, point in enumerate(first):
+        if not space.faults(point):
+            for mistake in kind.mistakes(trainable, point):
+                yield Mistake(("first", i), f"{'.'.join(map(str, mistake.path))}: {mistake.got}", mistake.fix)
+
+
+def _first_is_whole(
+    first: tuple[Point, ...], sampler: TpeSampler | RandomSampler | GridSampler, space: Space, kind: Kind
+) -> Iterator[Mistake]:
+    """TPE and random fill in what a first point leaves out; a grid has nothing to fill it with."""
+    if not isinstance(sampler, GridSampler):
+        return
+    for i, point in enumerate(first):
+        left_out = [
+            place.key for place in space.places() if place.key not in point and all(point.get(s) == b for s, b in place.under)
+        ]
+        if left_out and not space.faults(point):
+            yield Mistake(
+                ("first", i), f"a point without {listed(left_out)}", "give every key of the space: a grid does not fill them in"
+            )
 
 
 def _space_fits_trainable(trainable: Mapping[str, Any], space: Space, kind: Kind) -> Iterator[Mistake]:
@@ -206,6 +231,7 @@ def _owner(space: Space, key: str) -> str:
 
 _RULES: tuple[tuple[tuple[str, ...], Callable[..., Iterator[Mistake]]], ...] = (
     (("budget",), _budget_has_a_limit),
+    (("budget", "cluster"), _gpu_hours_can_be_used),
     (("metric",), _metric_is_promised),
     (("trainable",), _trainable_is_valid),
     (("trainable", "space"), _space_fits_trainable),
@@ -213,4 +239,6 @@ _RULES: tuple[tuple[tuple[str, ...], Callable[..., Iterator[Mistake]]], ...] = (
     (("scheduler", "trainable", "space"), _ladder_is_as_long_as_a_trial),
     (("sampler", "space"), _grid_is_finite),
     (("first", "space"), _first_is_inside),
+    (("first", "trainable", "space"), _first_can_run),
+    (("first", "sampler", "space"), _first_is_whole),
 )
