@@ -56,7 +56,7 @@ def _notes_on_search(loaded: LoadedStudy) -> Iterator[str]:
             )
         branching = [key for key, param in spec.space.params if isinstance(param, Choose)]
         if branching and not spec.sampler.multivariate:
-            yield f"{listed(branching)} has branches: sampler.multivariate: true lets TPE learn what belongs together within each"
+            yield f"{listed(branching)} has branches: sampler.multivariate: true lets TPE learn within each"
     if isinstance(spec.scheduler, AshaScheduler) and spec.scheduler.max is not None:
         rungs = milestones(spec.scheduler.grace, spec.scheduler.factor, spec.scheduler.max)
         if trials is not None and trials < spec.scheduler.factor * 2:

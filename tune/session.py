@@ -23,7 +23,6 @@ from tune.adapters.housekeeping import Housekeeping
 from tune.adapters.journal_file import JournalFile, read_lines
 from tune.core.errors import Problem, StopStudy, UserError
 from tune.core.journal import Entry, Noted, StudyFold, StudyStarted, decode_all
-from tune.core.patch import apply
 from tune.core.ports import Decision, Sampler, Scheduler
 from tune.core.shape import TrialShape
 from tune.core.search import Assignment, JournalWriter, Rules, Search
@@ -246,10 +245,10 @@ class _Hosts:
 
 
 def _foreground_executor(search: Search, orders: _Orders, poll: Callable[[], None]) -> ForegroundExecutor:
-    from trainables.adapters.reporter import run_in_foreground
+    from trainables.adapters.attempt import run_in_foreground
 
     def run_trial(assignment: Assignment, on_report: Callable[[int, dict[str, float]], Decision]) -> tuple[Any, ...]:
-        message: tuple[Any, ...] = run_in_foreground(orders.order(assignment), on_report)
+        message: tuple[Any, ...] = run_in_foreground(orders.order(assignment), on_report, gpus=_n_gpus() and 1)
         return message
 
     return ForegroundExecutor(search, run_trial, orders.after_step, poll)
@@ -272,7 +271,7 @@ class _Orders:
             trial=assignment.trial,
             kind=self._spec.kind,
             recipe=self._recipes[assignment.role],
-            spec=apply(self._spec.trainable, assignment.point),
+            spec=self._spec.trainable_at(assignment.point),
             seed=assignment.seed,
             workdir=str(workdir),
             cache_dir=self._cache_dir,
