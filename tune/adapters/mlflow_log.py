@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tune.adapters.journal_file import NAME
+from tune.adapters.mlflow_database import ensure_database
 from tune.adapters.mlflow_fold import MlflowFold
 from tune.adapters.mlflow_runs import RunWriter, Unreachable, mlflow_client
 from tune.core.journal import Entry, decode
@@ -210,6 +211,7 @@ def _artifact_uri(tracking_uri: str, experiment: str) -> str | None:
 
 
 def _open(tracking_uri: str) -> Any:
+    client = mlflow_client(tracking_uri)
     if tracking_uri.startswith(_SQLITE):
-        Path(tracking_uri.removeprefix(_SQLITE)).parent.mkdir(parents=True, exist_ok=True)
-    return mlflow_client(tracking_uri)
+        ensure_database(Path(tracking_uri.removeprefix(_SQLITE)))
+    return client
