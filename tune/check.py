@@ -56,12 +56,12 @@ def _notes_on_search(loaded: LoadedStudy) -> Iterator[str]:
             )
         branching = [key for key, param in spec.space.params if isinstance(param, Choose)]
         if branching and not spec.sampler.multivariate:
-            yield f"{listed(branching)} has branches: sampler.multivariate: true lets TPE learn within each"
+            yield f"{listed(branching)} has branches: with sampler.multivariate: true TPE learns within each"
     if isinstance(spec.scheduler, AshaScheduler) and spec.scheduler.max is not None:
         rungs = milestones(spec.scheduler.grace, spec.scheduler.factor, spec.scheduler.max)
         if trials is not None and trials < spec.scheduler.factor * 2:
             yield (
-                f"budget.trials is {trials} and scheduler.factor {spec.scheduler.factor}: with so few trials ASHA judges each rung "
+                f"budget.trials is {trials} and scheduler.factor {spec.scheduler.factor}: with so few ASHA judges each rung "
                 f"(after {spec.scheduler.axis} {listed(rungs)}, counted from 0) against hardly any others"
             )
 

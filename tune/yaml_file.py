@@ -1,6 +1,6 @@
 """YAML as people mean it, with the line of every key.
 
-The core schema of YAML 1.2 and nothing more: `1e-4` is a number, `no`, `on` and `12:30` are text, true and false are the booleans.
+The core schema of YAML 1.2 and nothing more: `1e-4` is a number, `no`, `on`, `12:30` are text, true and false are the booleans.
 What could be read in two ways is a named mistake: a repeated key, `007`, `.nan`, a tag, a tab, two documents. Anchors and `<<`
 merges work. ruamel.yaml splits the text into events; what they mean is decided here. All mistakes are collected.
 """

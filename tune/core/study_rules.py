@@ -172,7 +172,8 @@ def _keys_fit(space: Space, outline: Outline) -> Iterator[Mistake]:
             settled = outline.settled(place.key)
             parent = settled.rpartition(".")[0]
             near = did_you_mean(settled, keys)
-            known = [name for name in outline.children(parent) if name != "kind"] or list(outline.children(""))
+            parent = parent if outline.is_part(parent) else ""
+            known = [name for name in outline.children(parent) if name != "kind"]
             yield Mistake(
                 where,
                 f"{place.key}, which is no field of trainable{near}",

@@ -1,0 +1,259 @@
+"""`plan`: what running a study would do, before anything is started.
+
+Trials and rungs come from the study, concurrency from `cluster.placement` over the nodes that the caller looked at, memory, time
+and cost from the estimate of the trainable's kind (null where it has none), and what is missing from the kind's look at data and
+weights. A figure that nobody can know is null, never a guess.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from cluster.placement import NodeFree, place
+from trainables.catalog import CATALOG, Entry, Estimate, load
+from tune.core import patch
+from tune.core.errors import Problem, UserError
+from tune.core.ports import Point
+from tune.core.rungs import expected_steps, milestones
+from tune.core.shape import TrialShape
+from tune.core.space import Choose, Leaf, Param, extremes, misfit
+from tune.core.study import AshaScheduler, GridSampler, StudySpec
+from tune.core.study_rules import trial_length
+from tune.load import LoadedStudy
+from tune.summary import clock
+
+MOST_CORNERS = 32
+MOST_MISSING = 8  # in the text
+_GIB = 2**30
+
+
+def plan(loaded: LoadedStudy, nodes: Sequence[NodeFree] | None) -> dict[str, Any]:
+    """The plan as JSON. `nodes` None: the cluster was not asked, so concurrency and wall time stay null."""
+    spec = loaded.spec
+    entry = CATALOG.get(spec.kind)
+    missing: list[Problem] = []
+    points = _points(spec, entry, missing)
+    trials = _n_trials(spec)
+    ladder = _ladder(spec)
+    slots, why = _concurrency(spec, nodes, missing)
+    data = _look(spec, entry, missing)
+    share = ladder["expected_share"]
+    return {
+        "study": spec.study.name,
+        "kind": spec.kind,
+        "metric": {"name": spec.metric.name, "mode": spec.metric.mode},
+        "trials": trials,
+        "space_size": spec.space.size(),
+        "budget": spec.budget.model_dump(mode="json"),
+        "scheduler": ladder,
+        "concurrency": {"slots": slots, "why": why},
+        "points": points,
+        "total": _total(points, trials, share, slots),
+        "data": data,
+        "missing": [{"where": p.where, "got": p.got, "fix": p.fix} for p in dict.fromkeys(missing)],
+    }
+
+
+def plan_text(planned: Mapping[str, Any]) -> str:
+    """The plan for a person."""
+    concurrency, ladder, total = planned["concurrency"], planned["scheduler"], planned["total"]
+    size = planned["space_size"]
+    trials = "until another limit is reached" if planned["trials"] is None else str(planned["trials"])
+    limits = ", ".join(f"{name} {limit:g}" for name, limit in planned["budget"].items() if limit is not None)
+    slots = "not known" if concurrency["slots"] is None else f"{concurrency['slots']} at a time"
+    lines = [
+        f"Study {planned['study']} ({planned['kind']}): {planned['metric']['mode']} {planned['metric']['name']}",
+        f"  trials       {trials}, from a space of {'infinitely many' if size is None else f'{size:,}'} points; limits: {limits}",
+        f"  rungs        {ladder['words']}",
+        f"  concurrency  {slots}: {concurrency['why']}",
+        f"  wall time    {_time(total['wall_seconds'])}",
+        f"  cost         {_usd(total['usd'])}",
+    ]
+    lines += _point_lines(planned["points"])
+    if planned["data"]:
+        lines.append(f"  data         {_data_words(planned['data'])}")
+        lines += [f"  warning      {warning}" for warning in planned["data"].get("warnings", ())]
+    for problem in planned["missing"][:MOST_MISSING]:
+        lines.append(f"  missing      {problem['where']}\n    got: {problem['got']}\n    fix: {problem['fix']}")
+    if len(planned["missing"]) > MOST_MISSING:
+        lines.append(f"  missing      and {len(planned['missing']) - MOST_MISSING} more (--json lists them)")
+    if not planned["missing"]:
+        lines.append("  missing      nothing")
+    return "\n".join(lines)
+
+
+def _point_lines(points: Sequence[Mapping[str, Any]]) -> list[str]:
+    if all(point[name] is None for point in points for name in Estimate.__dataclass_fields__):
+        return ["  one trial    this kind gives no estimate of parameters, memory, time or cost"]
+    lines = ["  one trial    parameters trained / all          peak memory  whole trial  cost"]
+    for point in points:
+        trained, all_of_them = point["trainable_parameters"], point["total_parameters"]
+        share = "" if point["trainable_share"] is None else f" ({point['trainable_share']:.2%})"
+        counts = "-" if trained is None or all_of_them is None else f"{trained:,} / {all_of_them:,}{share}"
+        memory = "-" if point["peak_memory_bytes"] is None else f"{point['peak_memory_bytes'] / _GIB:.2f} GiB"
+        cost = "-" if point["usd"] is None else f"${point['usd']:.2f}"
+        seconds = "-" if point["seconds"] is None else clock(point["seconds"])
+        where = " ".join(f"{key}={value}" for key, value in point["point"].items())
+        lines.append(f"    {point['role']:<9}  {counts:<32}  {memory:<11}  {seconds:<11}  {cost:<7}  {where}".rstrip())
+    return lines
+
+
+# -- points and their estimates -----------------------------------------------------------------------------------------------
+
+
+def _points(spec: StudySpec, entry: Entry | None, missing: list[Problem]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    estimates: dict[str, Estimate] = {}
+    seen: set[str] = set()
+    candidates = [
+        ("base", {}),
+        *(("branch", p) for p in _branches(spec)),
+        *(("corner", p) for p in spec.space.corners(MOST_CORNERS)),
+    ]
+    for role, point in candidates:
+        mark = json.dumps(point, sort_keys=True)
+        if mark in seen:
+            continue
+        seen.add(mark)
+        estimate = _estimate(spec, entry, point, estimates, missing)
+        both = estimate.trainable_parameters is not None and estimate.total_parameters
+        share = estimate.trainable_parameters / estimate.total_parameters if both else None  # type: ignore[operator]
+        found.append({"role": role, "point": point, **asdict(estimate), "trainable_share": share})
+    return found
+
+
+def _branches(spec: StudySpec) -> Iterator[Point]:
+    """One point for each branch of the space, as near to the base trainable as the branch allows."""
+    base = spec.complete_trainable
+    selectors = _selectors(spec.space.params, "")
+    for target in spec.space.places():
+        if target.key not in selectors:
+            continue
+        for name in extremes(target.param):
+            fixed = dict(target.under) | {target.key: name}
+
+            def pick(key: str, param: Leaf, fixed: Mapping[str, Any] = fixed) -> Any:
+                return fixed[key] if key in fixed else _nearest(base, key, param)
+
+            yield spec.space.draw(pick)
+
+
+def _selectors(params: Sequence[tuple[str, Param]], prefix: str) -> set[str]:
+    """The keys that choose a branch."""
+    found: set[str] = set()
+    for key, param in params:
+        if isinstance(param, Choose):
+            found.add(f"{prefix}{key}.{param.selector}")
+            for name, inner in param.branches:
+                found |= _selectors(inner, f"{prefix}{key}.{name}.")
+    return found
+
+
+def _nearest(base: Mapping[str, Any], key: str, param: Leaf) -> Any:
+    try:
+        value = patch.get(base, key)
+    except KeyError:
+        return extremes(param)[0]
+    return extremes(param)[0] if misfit(param, value) else value
+
+
+def _estimate(spec: StudySpec, entry: Entry | None, point: Point, known: dict[str, Estimate], missing: list[Problem]) -> Estimate:
+    if entry is None or entry.estimate is None:
+        return Estimate()
+    full = spec.spec_at(point)
+    mark = full.model_dump_json()
+    if mark not in known:
+        try:
+            known[mark] = load(entry.estimate)(full)
+        except UserError as error:
+            missing += error.problems
+            known[mark] = Estimate()
+    return known[mark]
+
+
+# -- search -------------------------------------------------------------------------------------------------------------------
+
+
+def _n_trials(spec: StudySpec) -> int | None:
+    """Trials until the budget of trials or the grid ends; None if another limit alone ends the study."""
+    limits = [] if spec.budget.trials is None else [spec.budget.trials]
+    size = spec.space.size()
+    if isinstance(spec.sampler, GridSampler) and size is not None:
+        limits.append(size)
+    return min(limits, default=None)
+
+
+def _ladder(spec: StudySpec) -> dict[str, Any]:
+    scheduler = spec.scheduler
+    if not isinstance(scheduler, AshaScheduler):
+        length = trial_length(spec.trainable, spec.space, spec.kind_info)
+        words = "none: every trial runs to its end" + ("" if length is None else f" ({length} {spec.kind_info.axis}s)")
+        return {"kind": "none", "rungs": [], "axis": spec.kind_info.axis, "max": length, "expected_share": 1.0, "words": words}
+    assert scheduler.max is not None, "tune.load fills it in"
+    ladders = [milestones(scheduler.grace, scheduler.factor, scheduler.max, b) for b in range(scheduler.brackets)]
+    share = sum(expected_steps(scheduler.max, rungs, scheduler.factor) for rungs in ladders) / len(ladders) / scheduler.max
+    after = "; ".join(", ".join(str(rung + 1) for rung in rungs) for rungs in ladders)
+    words = (
+        f"after {after} of {scheduler.max} {scheduler.axis}s; at each, about 1 in {scheduler.factor} goes on, "
+        f"so that a trial takes about {share:.0%} of a whole one"
+    )
+    rungs = [list(ladder) for ladder in ladders]
+    return {
+        "kind": "asha",
+        "rungs": rungs[0] if len(rungs) == 1 else rungs,
+        "axis": scheduler.axis,
+        "max": scheduler.max,
+        "expected_share": share,
+        "words": words,
+    }
+
+
+def _concurrency(spec: StudySpec, nodes: Sequence[NodeFree] | None, missing: list[Problem]) -> tuple[int | None, str]:
+    if nodes is None:
+        return None, "the cluster was not asked"
+    gpus = spec.cluster.gpus_per_worker
+    per_worker = float(any(node.gpus >= 1 for node in nodes)) if gpus == "auto" else gpus
+    try:
+        found = place(nodes, TrialShape(spec.cluster.workers, spec.cluster.cpus_per_worker, per_worker), spec.cluster.concurrency)
+    except UserError as error:
+        missing += error.problems
+        return 0, "not even one trial fits"
+    return found.slots, found.why
+
+
+def _look(spec: StudySpec, entry: Entry | None, missing: list[Problem]) -> dict[str, Any] | None:
+    if entry is None or entry.preflight is None:
+        return None
+    try:
+        return dict(load(entry.preflight)(spec.trainable_spec, spec.study.seed))
+    except UserError as error:
+        missing += error.problems
+        return None
+
+
+def _total(points: Sequence[Mapping[str, Any]], trials: int | None, share: float, slots: int | None) -> dict[str, float | None]:
+    """Wall seconds and dollars if every trial took what the base does, shortened by the rungs; null if not known."""
+    seconds, usd = points[0]["seconds"], points[0]["usd"]
+    wall = None if seconds is None or trials is None or not slots else seconds * share * -(-trials // slots)
+    return {"wall_seconds": wall, "usd": None if usd is None or trials is None else usd * share * trials}
+
+
+def _time(seconds: float | None) -> str:
+    return "not known" if seconds is None else f"about {clock(seconds)}, if all trials are like the base"
+
+
+def _usd(usd: float | None) -> str:
+    return "not known" if usd is None else f"about ${usd:.2f}, if all trials are like the base"
+
+
+def _data_words(data: Mapping[str, Any]) -> str:
+    rows = data.get("rows")
+    parts = [", ".join(f"{n:,} {name}" for name, n in rows.items())] if isinstance(rows, Mapping) else []
+    if "classes" in data:
+        parts.append(f"{len(data['classes'])} classes")
+    if "digest" in data:
+        parts.append(f"digest {data['digest'][:12]}")
+    return "; ".join(parts)
