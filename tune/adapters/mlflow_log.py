@@ -21,7 +21,7 @@ from typing import Any
 from tune.adapters.journal_file import NAME
 from tune.adapters.mlflow_database import ensure_database
 from tune.adapters.mlflow_fold import MlflowFold
-from tune.adapters.mlflow_runs import RunWriter, Unreachable, mlflow_client
+from tune.adapters.mlflow_runs import RunWriter, Unreachable, mlflow_client, set_up_mlflow
 from tune.core.journal import Entry, decode
 
 ROUND_ENTRIES = 5000  # read at once when there is much to catch up with
@@ -211,7 +211,7 @@ def _artifact_uri(tracking_uri: str, experiment: str) -> str | None:
 
 
 def _open(tracking_uri: str) -> Any:
-    client = mlflow_client(tracking_uri)
     if tracking_uri.startswith(_SQLITE):
+        set_up_mlflow()
         ensure_database(Path(tracking_uri.removeprefix(_SQLITE)))
-    return client
+    return mlflow_client(tracking_uri)

@@ -272,9 +272,16 @@ _ALL_STAGES = 3  # mlflow.entities.ViewType.ALL: a run that a person deleted is 
 
 
 def mlflow_client(tracking_uri: str) -> Any:
-    """A silent MlflowClient with bounded waits. The environment variables of MLflow win over the bounds set here."""
-    import mlflow.environment_variables as settings
+    """A silent MlflowClient with bounded waits. It makes a missing SQLite database at once (see `mlflow_database`)."""
     from mlflow import MlflowClient
+
+    set_up_mlflow()
+    return MlflowClient(tracking_uri=tracking_uri)
+
+
+def set_up_mlflow() -> None:
+    """Silence and bounded waits for this process. The environment variables of MLflow win over the bounds set here."""
+    import mlflow.environment_variables as settings
 
     # Defaults of this process only: setting environment variables would reach every trial.
     settings.MLFLOW_HTTP_REQUEST_TIMEOUT.default = REQUEST_TIMEOUT_S
@@ -284,7 +291,6 @@ def mlflow_client(tracking_uri: str) -> Any:
     if not os.environ.get("MLFLOW_LOGGING_LEVEL"):
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.ERROR)
-    return MlflowClient(tracking_uri=tracking_uri)
 
 
 def _size_bytes(path: Path) -> int:
