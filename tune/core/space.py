@@ -345,7 +345,7 @@ def _n_steps(param: Float) -> int:
 def _stepped(param: Float, i: int) -> float:
     """The i-th value, without the dust of binary fractions (0.30000000000000004)."""
     assert param.step is not None
-    return min(float(f"{param.low + i * param.step:.12g}"), param.high)
+    return min(max(float(f"{param.low + i * param.step:.15g}"), param.low), param.high)
 
 
 def _to_json(param: Param) -> dict[str, Any]:
