@@ -39,7 +39,9 @@ class Lessee:
         return message
 
     def answer(self, trial: str, decision: str) -> None:
-        self.group.host.answer.remote(trial, decision)
+        import ray
+
+        ray.get(self.group.host.answer.remote(trial, decision))
 
     def run(self, trial: str, recipe: str, stop_at: int | None = None, attempt: int = 0, **spec: object) -> list[tuple[Any, ...]]:
         """All messages of one attempt."""
@@ -198,7 +200,9 @@ def test_closing_gives_the_cpus_back_and_kills_what_is_still_in_a_step(one: Less
     one.lease("t0009", "sleeps")
     assert one.next("t0009")[0] == "report"
     one.answer("t0009", "continue")
+    began = time.monotonic()
     one.group.close(grace_s=1)
+    assert time.monotonic() - began >= 1
     two.group.close()
     assert not one.group.alive
     assert all_cpus_come_free()

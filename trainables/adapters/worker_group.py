@@ -66,14 +66,16 @@ class WorkerGroup:
         return facts
 
     def close(self, grace_s: float = 10.0) -> None:
-        """Let the workers go; those that are still in a step after `grace_s` are killed. Returns when their CPUs are free."""
+        """Let the workers go; those that are still in a step after `grace_s` are killed. Returns when their CPUs are free, or
+        after twice `grace_s` if the cluster never gave them any: then what may still come up leaves by itself."""
         with contextlib.suppress(ray.exceptions.RayActorError):
             ray.get(self.host.close.remote())
             self._thread.join(grace_s)
             if self._thread.is_alive():
                 ray.get(self.host.kill_workers.remote())
-        self._thread.join()
-        ray.kill(self.host)
+        self._thread.join(grace_s)
+        if ray.is_initialized():  # a call would start a Ray of its own
+            ray.kill(self.host)
 
     @property
     def alive(self) -> bool:
