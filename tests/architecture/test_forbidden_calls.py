@@ -13,7 +13,7 @@ from tests.architecture.tree import PACKAGES, Module, dotted, enclosing_function
 # "path::function" -> why everything must be caught there. A handler that ends in `raise` is not a catch and needs no entry.
 MAY_CATCH_EVERYTHING: dict[str, str] = {
     "trainables/adapters/attempt.py::attempt": "the trial's outer edge: whatever a recipe raises becomes the end of its trial",
-    "tune/adapters/mlflow_log.py::MlflowProjection._run": "whatever MLflow does, the study goes on and the projection tries again",
+    "tune/adapters/mlflow_log.py::MlflowProjection._run": "whatever MLflow does, the study goes on; it tries again",
     "tune/adapters/ray_tune.py::_SearcherOf.suggest": "Ray would swallow it; give_up keeps it and raises it after the loop",
     "tune/adapters/ray_tune.py::_SchedulerOf._hear": "as above",
     "tune/adapters/ray_tune.py::_PollOf.on_step_begin": "as above",
