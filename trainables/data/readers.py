@@ -1,37 +1,24 @@
-"""The sorts of source that `trainable.data.source` may name, each read into the same rows: id, label, split, words, bytes.
+"""The sorts of source that `trainable.data.source` may name, each read into `Rows`. Pictures are not looked at here.
 
-A new sort of source is one function here and one line in `read_rows`. Pictures are not looked at here.
+A new sort of source is one function here and one line in `read_rows`.
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+import os
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from trainables.data.rows import SPLIT_WORDS, Columns, Rows, printable, read_file, stamp_file, to_splits, wrong
 from trainables.data.spec import DataSpec
-from tune.core.errors import Problem, UserError, did_you_mean
+from tune.core.errors import did_you_mean
 
 BUNDLED = Path(__file__).parent / "bundled" / "clipart10.parquet"
-IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-_SPLIT_WORDS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val", "test": "test"}
-_IMAGE_NAMES = ("image", "path", "file", "filename", "image_path", "img")
-_LABEL_NAMES = ("label", "class", "category", "target", "labels")
-_TEXT_NAMES = ("title", "keywords", "text", "caption")
-
-
-@dataclass(frozen=True)
-class Rows:
-    """`splits` is None where the source has none. `read(i)` gives the bytes of a picture and may raise OSError."""
-
-    ids: Sequence[str]
-    labels: Sequence[str]
-    splits: Sequence[str] | None
-    texts: Sequence[str] | None
-    read: Callable[[int], bytes] = field(repr=False)
-    warnings: tuple[str, ...] = ()
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".jfif", ".avif", ".jp2", ".ppm", ".pgm")
+_ALSO_PICTURES = (".heic", ".heif", ".jxl")  # not readable, but a user's pictures: to be refused by name, not passed over
 
 
 def read_rows(spec: DataSpec) -> Rows:
@@ -40,56 +27,97 @@ def read_rows(spec: DataSpec) -> Rows:
         return _parquet(spec, BUNDLED)
     if spec.source.startswith("hf:"):
         return _hub(spec)
-    path = Path(spec.source).expanduser()
-    if not path.exists():
-        near = did_you_mean(path.name, [p.name for p in path.parent.iterdir()]) if path.parent.is_dir() else ""
-        raise _wrong(spec, f"there is no {path}{near}", "name a folder, a .csv, .tsv or .parquet file, hf:owner/name, or bundled")
-    if path.is_dir():
-        saved = (path / "dataset_info.json").exists() or (path / "dataset_dict.json").exists()
-        return _saved(spec, path) if saved else _folder(spec, path)
+    try:
+        path = Path(spec.source).expanduser()
+        if not path.exists():
+            near = did_you_mean(path.name, [p.name for p in path.parent.iterdir()]) if path.parent.is_dir() else ""
+            fix = "name a folder, a .csv, .tsv or .parquet file, hf:owner/name, or bundled"
+            raise wrong(spec, f"there is no {printable(str(path))}{printable(near)}", fix)
+        if path.is_dir():
+            saved = (path / "dataset_info.json").exists() or (path / "dataset_dict.json").exists()
+            return _saved(spec, path) if saved else _folder(spec, path)
+    except (OSError, RuntimeError) as error:  # a name too long, a ~user that is not, a folder that may not be read
+        raise wrong(spec, f"it cannot be read: {error}", "name a folder or file that you may read") from None
     match path.suffix.lower():
         case ".csv" | ".tsv":
             return _csv(spec, path)
         case ".parquet":
             return _parquet(spec, path)
-    raise _wrong(spec, f"a file of type '{path.suffix}'", "use .csv, .tsv, .parquet or a folder")
-
-
-def _wrong(spec: DataSpec, got: str, fix: str, key: str = "source") -> UserError:
-    return UserError(Problem(f"trainable.data.{key} = {getattr(spec, key)}", got, fix))
+    raise wrong(spec, f"a file of type '{path.suffix}'", "use .csv, .tsv, .parquet or a folder; unpack an archive first")
 
 
 # -- folders of classes ---------------------------------------------------------------------------------------------------------
 
 
 def _folder(spec: DataSpec, root: Path) -> Rows:
-    parts = {p.name: _SPLIT_WORDS[p.name.lower()] for p in _folders(root) if p.name.lower() in _SPLIT_WORDS}
-    split_folders = parts if "train" in parts.values() else {}
+    parts = _split_folders(root)
     found: list[tuple[Path, str, str]] = []
-    ignored = 0
-    for top, split in [(root / name, split) for name, split in sorted(split_folders.items())] or [(root, "")]:
+    warnings: list[str] = []
+    no_pictures: Counter[str] = Counter()  # by ending
+    loose: list[Path] = []  # pictures outside any class folder
+    for top, split in parts or [(root, "")]:
+        loose += [path for path in sorted(top.iterdir()) if not path.is_dir() and _is_picture(path)]
         for class_folder in _folders(top):
-            for path in sorted(class_folder.rglob("*")):
-                if not path.is_file() or path.name.startswith("."):
-                    continue
-                if path.suffix.lower() in IMAGE_ENDINGS:
-                    found.append((path, class_folder.name, split))
+            before = len(found)
+            for path in _files(class_folder, frozenset()):
+                if _is_picture(path):
+                    found.append((path, printable(class_folder.name), split))
                 else:
-                    ignored += 1
+                    no_pictures[path.suffix.lower() or "no ending"] += 1
+            if len(found) == before:
+                warnings.append(f"folder {printable(class_folder.name)} holds no pictures: it is no class")
     if not found:
-        raise _wrong(spec, "no pictures in sub-folders", f"make one sub-folder a class with {', '.join(IMAGE_ENDINGS[:4])} files in it")
+        got = f"no pictures in sub-folders of {root}" + (f", but {len(loose)} beside them" if loose else "")
+        raise wrong(spec, got, f"make one sub-folder a class with {', '.join(IMAGE_ENDINGS[:4])} files in it")
+    inner = _folders(_folders(root)[0]) if len({label for _, label, _ in found}) == 1 and not parts else []
+    if len(inner) > 1:
+        only = found[0][1]
+        raise wrong(spec, f"one class, {only}, with {len(inner)} folders in it", f"if those are the classes, name {root / only}")
+    if no_pictures:
+        endings = ", ".join(sorted(no_pictures)[:5])
+        warnings.append(f"{sum(no_pictures.values())} file(s) that are no pictures were passed over ({endings})")
+    if loose:
+        warnings.append(f"{len(loose)} picture(s) outside the class folders were passed over, such as {printable(loose[0].name)}")
+    aside = [p.name for p in _folders(root) if parts and p not in dict(parts)]
+    if aside:
+        warnings.append(f"folder(s) beside train were passed over: {printable(', '.join(aside[:5]))}")
     return Rows(
-        ids=[path.relative_to(root).as_posix() for path, _, _ in found],
+        ids=[printable(path.relative_to(root).as_posix()) for path, _, _ in found],
         labels=[label for _, label, _ in found],
-        splits=[split for _, _, split in found] if split_folders else None,
+        splits=[split for _, _, split in found] if parts else None,
         texts=None,
-        read=lambda i: found[i][0].read_bytes(),
-        warnings=(f"{ignored} file(s) that are no pictures were passed over",) if ignored else (),
+        read=lambda i: read_file(found[i][0]),
+        stamp=lambda i: stamp_file(found[i][0]),
+        warnings=tuple(warnings),
     )
 
 
+def _split_folders(root: Path) -> list[tuple[Path, str]]:
+    """(folder, split) if `root` holds train, and perhaps others, of class folders; none if its folders are the classes."""
+    parts = [(p, SPLIT_WORDS[p.name.lower()]) for p in _folders(root) if p.name.lower() in SPLIT_WORDS]
+    train = [p for p, split in parts if split == "train"]
+    divided = train and all(_folders(p) and not any(map(_is_picture, p.iterdir())) for p in train)
+    return parts if divided else []
+
+
 def _folders(root: Path) -> list[Path]:
-    return sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    return sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".") and p.name != "__MACOSX")
+
+
+def _files(folder: Path, above: frozenset[str]) -> Iterator[Path]:
+    """Files at any depth in the order of their names, through links but not in circles, hidden ones left out."""
+    here = os.path.realpath(folder)
+    if here in above:
+        return
+    for path in sorted(p for p in folder.iterdir() if not p.name.startswith(".")):
+        if path.is_dir():
+            yield from _files(path, above | {here})
+        else:
+            yield path
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_ENDINGS + _ALSO_PICTURES and not path.name.startswith(".")
 
 
 # -- tables ---------------------------------------------------------------------------------------------------------------------
@@ -98,20 +126,36 @@ def _folders(root: Path) -> list[Path]:
 def _csv(spec: DataSpec, path: Path) -> Rows:
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
-            rows, names = list(reader), list(reader.fieldnames or [])
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise _wrong(spec, f"it cannot be read: {error}", "save it as UTF-8 text") from None
-    columns = _Columns(spec, names, len(rows))
-    files = [path.parent / (row[columns.image] or "") for row in rows]
-    outside = [f for f in files if not _below(f, path.parent)]
+            header = file.readline()
+            file.seek(0)
+            reader = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else max(",\t;", key=header.count))
+            names = [name.strip() for name in next(reader, [])]
+            rows = [(row + [""] * len(names))[: len(names)] for row in reader if any(cell.strip() for cell in row)]
+    except (OSError, ValueError, csv.Error) as error:
+        raise wrong(spec, f"it cannot be read: {error}", "save it as UTF-8 text") from None
+    columns = Columns(spec, names, len(rows))
+
+    def column(name: str) -> list[Any]:
+        place = names.index(name)
+        return [row[place] for row in rows]
+
+    cells = [cell.strip() for cell in column(columns.image)]
+    empty = [i for i, cell in enumerate(cells) if not cell]
+    if empty:
+        got = f"{len(empty)} row(s) without a path, the first is row {empty[0] + 1}"
+        raise wrong(spec, got, "give each row a path", "image_column")
+    files = [path.parent / cell for cell in cells]
+    outside = [f for f, cell in zip(files, cells, strict=True) if "\0" in cell or not _below(f, path.parent)]
     if outside:
-        raise _wrong(spec, f"a picture outside the table's folder: {outside[0]}", "keep pictures beside the table and name them relative to it")
-    return columns.rows([row[columns.image] or "" for row in rows], lambda name: [row[name] for row in rows], lambda i: files[i].read_bytes())
+        got = f"{len(outside)} picture(s) outside the table's folder, the first is {printable(repr(str(outside[0])))}"
+        raise wrong(spec, got, f"put the table into a folder that holds the pictures, or link them into {path.parent}")
+    return columns.rows(cells, column, lambda i: read_file(files[i]), lambda i: stamp_file(files[i]))
 
 
 def _below(path: Path, root: Path) -> bool:
-    return path.resolve().is_relative_to(root.resolve())
+    """Whether a table's path stays in its folder, as written; links that the user made there are the user's affair."""
+    inside = os.path.relpath(os.path.abspath(path), os.path.abspath(root))
+    return inside != os.pardir and not inside.startswith(os.pardir + os.sep)
 
 
 def _parquet(spec: DataSpec, path: Path) -> Rows:
@@ -119,67 +163,25 @@ def _parquet(spec: DataSpec, path: Path) -> Rows:
     import pyarrow.parquet as pq
 
     try:
+        stamp = stamp_file(path)
         table = pq.read_table(path)
     except (OSError, pyarrow.ArrowException) as error:
-        raise _wrong(spec, f"it cannot be read: {error}", "give a sound parquet file") from None
-    columns = _Columns(spec, table.column_names, table.num_rows)
+        raise wrong(spec, f"it cannot be read: {error}", "give a sound parquet file") from None
+    columns = Columns(spec, table.column_names, table.num_rows)
     images = table.column(columns.image)
     kind = images.type
     if pyarrow.types.is_struct(kind) and "bytes" in {kind.field(i).name for i in range(kind.num_fields)}:
-        images = pyarrow.chunked_array([chunk.field("bytes") for chunk in images.chunks])  # as the datasets library stores pictures
+        # as the datasets library stores pictures
+        images = pyarrow.chunked_array([chunk.field("bytes") for chunk in images.chunks])
     elif not (pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind)):
-        raise _wrong(spec, f"column {columns.image} of type {kind}", "store the pictures' bytes there", "image_column")
+        raise wrong(spec, f"column {columns.image} of type {kind}", "store the pictures' bytes there", "image_column")
     ids = [f"{path.stem}[{i}]" for i in range(table.num_rows)]
-    return columns.rows(ids, lambda name: table.column(name).to_pylist(), lambda i: images[i].as_py() or b"")
 
+    def column(name: str) -> list[Any]:
+        values: list[Any] = table.column(name).to_pylist()
+        return values
 
-class _Columns:
-    """Which column is what, by the spec or by usual names, with every problem said at once."""
-
-    def __init__(self, spec: DataSpec, names: Sequence[str], n: int):
-        self.spec, self.names = spec, names
-        problems: list[Problem] = []
-        self.image = self._find("image_column", _IMAGE_NAMES, problems)
-        self.label = self._find("label_column", _LABEL_NAMES, problems)
-        self.split = self._find("split_column", ("split",), problems, needed=False)
-        if not n:
-            problems.append(Problem(f"trainable.data.source = {spec.source}", "no rows", "give at least 3 pictures of each of 2 classes"))
-        if problems:
-            raise UserError(problems)
-
-    def _find(self, key: str, usual: Sequence[str], problems: list[Problem], needed: bool = True) -> str:
-        asked: str | None = getattr(self.spec, key)
-        if asked is not None and asked in self.names:
-            return asked
-        found = next((name for name in usual if name in self.names), None)
-        if asked is None and (found is not None or not needed):
-            return found or ""
-        got = f"no column {asked}{did_you_mean(asked, self.names)}" if asked else f"none of the columns {', '.join(usual)}"
-        problems.append(Problem(f"trainable.data.{key}", f"{got} in {self.spec.source}", f"name one of {', '.join(self.names) or '(no columns)'}"))
-        return ""
-
-    def rows(self, ids: Sequence[str], column: Callable[[str], list[Any]], read: Callable[[int], bytes]) -> Rows:
-        labels = _labels(self.spec, column(self.label))
-        splits = None if not self.split else _splits(self.spec, column(self.split))
-        words = [column(name) for name in _TEXT_NAMES if name in self.names]
-        texts = [". ".join(str(w) for w in row if w) for row in zip(*words, strict=True)] if words else None
-        return Rows(ids, labels, splits, texts, read)
-
-
-def _labels(spec: DataSpec, values: Iterable[Any]) -> list[str]:
-    labels = ["" if value is None else str(value).strip() for value in values]
-    empty = [i for i, label in enumerate(labels) if not label]
-    if empty:
-        raise _wrong(spec, f"{len(empty)} row(s) without a label, the first is row {empty[0] + 1}", "give each row a label", "label_column")
-    return labels
-
-
-def _splits(spec: DataSpec, values: Iterable[Any]) -> list[str]:
-    words = [str(value).strip() for value in values]
-    strange = sorted({word for word in words if word.lower() not in _SPLIT_WORDS})
-    if strange:
-        raise _wrong(spec, f"splits named {', '.join(strange[:5])}", "use train, val and test", "split_column")
-    return [_SPLIT_WORDS[word.lower()] for word in words]
+    return columns.rows(ids, column, lambda i: images[i].as_py() or b"", lambda i: (stamp, i))
 
 
 # -- Hugging Face data sets -----------------------------------------------------------------------------------------------------
@@ -192,11 +194,9 @@ def _hub(spec: DataSpec) -> Rows:
     try:
         loaded = datasets.load_dataset(name)
     except Exception as error:  # noqa: BLE001 - the hub library raises many kinds; all mean that the data set is not to be had
-        raise _wrong(
-            spec,
-            f"{name} cannot be had from the hub: {str(error).splitlines()[0]}",
-            f"on a machine that reaches the hub: datasets.load_dataset('{name}').save_to_disk('DIR'), then bring DIR and name it here",
-        ) from None
+        save = f"datasets.load_dataset('{name}').save_to_disk('DIR')"
+        fix = f"on a machine that reaches the hub: {save}, then bring DIR and name it here"
+        raise wrong(spec, f"{name} cannot be had from the hub: {_first_line(error)}", fix) from None
     return _from_datasets(spec, loaded)
 
 
@@ -206,31 +206,47 @@ def _saved(spec: DataSpec, path: Path) -> Rows:
     try:
         loaded = datasets.load_from_disk(str(path))
     except Exception as error:  # noqa: BLE001 - as above: a folder of another version or a damaged one
-        raise _wrong(spec, f"it cannot be read as a saved data set: {str(error).splitlines()[0]}", "save it again with save_to_disk") from None
+        got = f"it cannot be read as a saved data set: {_first_line(error)}"
+        raise wrong(spec, got, "save it again with save_to_disk") from None
     return _from_datasets(spec, loaded)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0] or type(error).__name__
 
 
 def _from_datasets(spec: DataSpec, loaded: Any) -> Rows:
     import datasets
+    import pyarrow
 
     parts = dict(loaded) if isinstance(loaded, dict) else {"": loaded}
-    whole = datasets.concatenate_datasets(list(parts.values()))
-    columns = _Columns(spec, whole.column_names, len(whole))
-    whole = whole.cast_column(columns.image, datasets.Image(decode=False))
-    feature = whole.features[columns.label]
-    names = getattr(feature, "names", None)
+    try:
+        whole = datasets.concatenate_datasets(list(parts.values()))
+        columns = Columns(spec, whole.column_names, len(whole))
+        whole = whole.cast_column(columns.image, datasets.Image(decode=False))
+    except (TypeError, ValueError, pyarrow.ArrowException) as error:
+        got = f"its parts do not fit together, or hold no pictures: {_first_line(error)}"
+        raise wrong(spec, got, "save splits of the same columns, pictures among them") from None
+    names = getattr(whole.features[columns.label], "names", None)
     in_order = [name for name, part in parts.items() for _ in range(len(part))]
 
     def column(name: str) -> list[Any]:
-        values = list(whole[name])
-        return [names[value] for value in values] if name == columns.label and names else values
+        values = list(whole.select_columns([name])[:][name])
+        if name == columns.label and names:  # -1 is how hub data sets write "no label"
+            return [names[value] if value is not None and value >= 0 else None for value in values]
+        return values
+
+    pictures = whole.select_columns([columns.image])
 
     def read(i: int) -> bytes:
-        picture = whole[i][columns.image]
-        data: bytes = picture["bytes"] if picture["bytes"] is not None else Path(picture["path"]).read_bytes()
-        return data
+        picture = pictures[i][columns.image] or {}
+        if picture.get("bytes") is not None:
+            return bytes(picture["bytes"])
+        return read_file(Path(picture["path"])) if picture.get("path") else b""
 
-    rows = columns.rows([f"row {i}" for i in range(len(whole))], column, read)
+    if not columns.split and len(parts) > 1:
+        to_splits(spec, parts)  # before the rest: a part of another name is the likeliest mistake
+    rows = columns.rows([f"row {i}" for i in range(len(whole))], column, read, None)
     if rows.splits is None and len(parts) > 1:
-        return Rows(rows.ids, rows.labels, _splits(spec, in_order), rows.texts, read)
+        return Rows(rows.ids, rows.labels, to_splits(spec, in_order), rows.texts, read)
     return rows

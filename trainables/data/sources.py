@@ -1,35 +1,37 @@
 """Opens a data set named by a `DataSpec`: rows of picture, label and perhaps words, checked, de-duplicated and split.
 
-`open_table` looks at every picture's header once and hashes its bytes; it decodes nothing (`cache` does, once a node). What is
-wrong with the data comes as one UserError with all problems. No pickle, no remote code.
+`open_table` hashes every picture and looks at its header and its end; with `broken: skip` it decodes it too, since pictures can
+be left out only here. A file that has not changed is not read again by the same process, so the trials of a worker share one
+look. What is wrong with the data comes as one UserError with all problems. No pickle, no remote code.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from trainables.data import readers
-from trainables.data.decode import BadImage, look
-from trainables.data.readers import Rows
+from trainables.data.decode import BadImage, look, quiet
+from trainables.data.rows import Rows
 from trainables.data.spec import DataSpec
 from trainables.data.splits import NAMES, split_rows
 from tune.core.errors import Problem, UserError
 
 _SHOWN = 10  # problems of one sort that are listed in full
+_SEEN: dict[Hashable, tuple[str, str]] = {}  # (stamp of a picture, how it was looked at) -> content digest, why it cannot be used
 
 
 @dataclass(frozen=True)
 class ImageTable:
     """N labelled pictures.
 
-    labels_N: int64, places in `classes`. split: "train", "val", "test" -> int64 row numbers in ascending order. texts: words of each
-    row (title, keywords, a caption) or None. digest: of ids, labels, contents and split. `read(i)`: the picture's bytes.
+    labels_N: int64, places in `classes`. split: "train", "val", "test" -> int64 row numbers in ascending order. texts: words of
+    each row (title, keywords, a caption) or None. digest: of ids, labels, contents and split. `read(i)`: the picture's bytes.
     """
 
     classes: tuple[str, ...]
@@ -51,10 +53,10 @@ class ImageTable:
 
 
 def open_table(spec: DataSpec) -> ImageTable:
-    """The data set of `spec`. Raises UserError with every problem found: missing files, columns, broken pictures, thin classes."""
+    """The data set of `spec`. Raises UserError with every problem: no such file or column, broken pictures, thin classes."""
     rows = readers.read_rows(spec)
     where = f"trainable.data.source = {spec.source}"
-    contents, broken = _look_at_all(rows, spec.max_pixels)
+    contents, broken = _look_at_all(rows, spec)
     warnings: list[str] = list(rows.warnings)
     if broken and spec.broken == "fail":
         raise UserError(_broken_problems(where, rows, broken))
@@ -70,7 +72,7 @@ def open_table(spec: DataSpec) -> ImageTable:
     split = [rows.splits[i] for i in kept] if rows.splits is not None else split_rows(labels, hashes, spec.split)
     if rows.splits is not None:
         split = _with_val(split, labels, hashes, spec, warnings)
-    problems, thin = _split_problems(where, labels, split)
+    problems, thin = _split_problems(where, labels, split, given=rows.splits is not None)
     if problems:
         raise UserError(problems)
     warnings += thin
@@ -91,20 +93,29 @@ def open_table(spec: DataSpec) -> ImageTable:
     )
 
 
-def _look_at_all(rows: Rows, max_pixels: int) -> tuple[list[str], dict[int, str]]:
+def _look_at_all(rows: Rows, spec: DataSpec) -> tuple[list[str], dict[int, str]]:
     """Content digest of each row, and why a row cannot be used."""
+    how = (spec.max_pixels, spec.broken)
 
     def one(i: int) -> tuple[str, str]:
         try:
+            key = None if rows.stamp is None else (rows.stamp(i), how)
+            seen = _SEEN.get(key) if key is not None else None
+            if seen is not None:
+                return seen
             data = rows.read(i)
-            look(data, max_pixels)
-        except BadImage as error:
-            return "", str(error)
-        except OSError as error:
+        except OSError as error:  # may pass, so not remembered
             return "", error.strerror or str(error)
-        return hashlib.sha256(data).hexdigest(), ""
+        try:
+            look(data, spec.max_pixels, thorough=spec.broken == "skip")
+            found = hashlib.sha256(data).hexdigest(), ""
+        except BadImage as error:
+            found = "", str(error)
+        if key is not None:
+            _SEEN[key] = found
+        return found
 
-    with ThreadPoolExecutor(8) as pool:
+    with quiet(), ThreadPoolExecutor(8) as pool:
         found = list(pool.map(one, range(len(rows.ids))))
     return [content for content, _ in found], {i: why for i, (_, why) in enumerate(found) if why}
 
@@ -118,6 +129,7 @@ def _broken_problems(where: str, rows: Rows, broken: dict[int, str]) -> list[Pro
 
 
 def _without_copies(kept: list[int], contents: Sequence[str], rows: Rows, spec: DataSpec) -> tuple[list[int], list[str]]:
+    """Rows without the copies that would leak from one split of the source to another, and with `drop` without any copy."""
     groups: dict[str, list[int]] = defaultdict(list)
     for i in kept:
         groups[contents[i]].append(i)
@@ -126,35 +138,48 @@ def _without_copies(kept: list[int], contents: Sequence[str], rows: Rows, spec: 
         return kept, []
     n = sum(len(group) - 1 for group in copied)
     done = "dropped" if spec.duplicates == "drop" else "kept on one side of the split"
-    warnings = [f"{n} exact cop{'ies' if n > 1 else 'y'} of other pictures, {done}, such as {rows.ids[copied[0][1]]} of {rows.ids[copied[0][0]]}"]
+    first, second = copied[0][:2]
+    what = "exact copies of other pictures" if n > 1 else "exact copy of another picture"
+    warnings = [f"{n} {what}, {done}, such as {rows.ids[second]} of {rows.ids[first]}"]
     torn = [group for group in copied if len({rows.labels[i] for i in group}) > 1]
     if torn:
-        first = torn[0]
-        said = " and ".join(sorted({rows.labels[i] for i in first}))
-        warnings.append(f"{len(torn)} picture(s) stand under several labels, such as {rows.ids[first[0]]} under {said}")
+        said = " and ".join(sorted({rows.labels[i] for i in torn[0]}))
+        warnings.append(f"{len(torn)} picture(s) stand under several labels, such as {rows.ids[torn[0][0]]} under {said}")
+    staying = set(kept)
     if rows.splits is not None:
-        crossing = [group for group in copied if len({rows.splits[i] for i in group}) > 1]
-        if crossing:
-            warnings.append(f"{len(crossing)} picture(s) stand in several splits of the source, such as {rows.ids[crossing[0][0]]}")
+        held_out = {i: NAMES.index(rows.splits[i]) for i in kept}  # the source's test is left as it is, its train gives way
+        leaks = [i for group in copied for i in group if held_out[i] < max(held_out[k] for k in group)]
+        if leaks:
+            why = "a later split of the source holds the same picture"
+            warnings.append(f"{len(leaks)} row(s) left out because {why}, such as {rows.ids[leaks[0]]}")
+            staying -= set(leaks)
     if spec.duplicates == "drop":
-        first_of = {min(group) for group in groups.values()}
-        kept = [i for i in kept if i in first_of]
-    return kept, warnings
+        staying = {min(staying.intersection(group)) for group in groups.values()}
+    return [i for i in kept if i in staying], warnings
 
 
 def _at_most(kept: list[int], contents: Sequence[str], rows: Rows, spec: DataSpec) -> list[int]:
     if spec.max_per_class is None:
         return kept
+    parts = [""] if rows.splits is None else [name for name in NAMES if name in rows.splits]
+    bounds = dict(zip(parts, _shared_out(spec.max_per_class, [getattr(spec.split, part, 1.0) for part in parts]), strict=True))
     taken: Counter[tuple[str, str]] = Counter()
-    shares = {"train": spec.split.train, "val": spec.split.val, "test": spec.split.test}
     chosen = []
     for i in sorted(kept, key=lambda i: hashlib.sha256(f"{spec.split.seed}/{contents[i]}/{rows.ids[i]}".encode()).digest()):
         part = rows.splits[i] if rows.splits is not None else ""
-        bound = max(1, round(spec.max_per_class * shares[part])) if part else spec.max_per_class
-        if taken[rows.labels[i], part] < bound:
+        if taken[rows.labels[i], part] < bounds[part]:
             taken[rows.labels[i], part] += 1
             chosen.append(i)
     return sorted(chosen)
+
+
+def _shared_out(n: int, shares: list[float]) -> list[int]:
+    """`n` as whole numbers near `shares` of it, each at least 1; there are at most three shares and `n` is at least 3."""
+    parts = [1] * len(shares)
+    for _ in range(n - len(shares)):
+        lag = [share * n / sum(shares) - part for share, part in zip(shares, parts, strict=True)]
+        parts[lag.index(max(lag))] += 1
+    return parts
 
 
 def _with_val(split: list[str], labels: list[str], hashes: list[str], spec: DataSpec, warnings: list[str]) -> list[str]:
@@ -176,24 +201,31 @@ def _with_val(split: list[str], labels: list[str], hashes: list[str], spec: Data
     return out
 
 
-def _split_problems(where: str, labels: list[str], split: list[str]) -> tuple[list[Problem], list[str]]:
-    problems, warnings = [], []
+def _split_problems(where: str, labels: list[str], split: list[str], given: bool) -> tuple[list[Problem], list[str]]:
+    """What stops a training and what only weakens its scores; `given`: the split is the source's own."""
+    problems: list[Problem] = []
+    warnings: list[str] = []
     counts = Counter(zip(labels, split, strict=True))
     classes = sorted(set(labels))
     if len(classes) < 2:
-        problems.append(Problem(where, f"{len(classes)} class(es): {', '.join(classes) or 'none'}", "give at least two classes, a folder each"))
+        got = f"{len(classes)} class(es): {', '.join(classes) or 'none'}"
+        problems.append(Problem(where, got, "give at least two classes, a folder each"))
     for label in classes:
-        n = sum(counts[label, name] for name in NAMES)
-        if n < 3:
-            problems.append(Problem(f"{where}: class {label}", f"{n} picture(s)", "give at least 3 of each class: one for train, val and test"))
-        elif counts[label, "train"] == 0:
-            problems.append(
-                Problem(f"{where}: class {label}", "no picture of it in train", "add some, or remove the class from val and test")
-            )
-        elif 0 in (counts[label, "val"], counts[label, "test"]):
-            lacking = [name for name in ("val", "test") if counts[label, name] == 0]
+        n = {name: counts[label, name] for name in NAMES}
+        lacking = [name for name in ("val", "test") if n[name] == 0]
+        if not given and sum(n.values()) < 3:
+            fix = "give at least 3 of each class: one for train, val and test"
+            problems.append(Problem(f"{where}: class {label}", f"{sum(n.values())} picture(s)", fix))
+        elif n["train"] == 0:
+            held = " and ".join(f"{n[name]} in {name}" for name in ("val", "test") if n[name])
+            fix = "add some, or remove the class from val and test"
+            problems.append(Problem(f"{where}: class {label}", f"no picture of it in train, {held}", fix))
+        elif lacking:
             warnings.append(f"class {label} has no picture in {' and '.join(lacking)}")
     for name in NAMES:
         if name not in split and not problems:
             problems.append(Problem(where, f"no row is in {name}", "give more pictures, or other shares in trainable.data.split"))
+    if len(problems) > _SHOWN:
+        more = Problem(where, f"{len(problems) - _SHOWN} more classes that cannot be used", "mend or remove them too")
+        problems = [*problems[:_SHOWN], more]
     return problems, warnings

@@ -15,7 +15,8 @@ def split_rows(labels: Sequence[str], contents: Sequence[str], spec: SplitSpec) 
     """The split of each row. Rows with the same content digest go together, in the class of the first of them.
 
     Order is drawn from the seed and the contents, so neither file names nor the order of rows matter. Within a class (or over all
-    rows, unstratified) shares are met as nearly as groups of copies allow; every split gets a row where there are three groups.
+    rows, unstratified) shares are met as nearly as groups of copies allow; every split gets a row where there are three groups,
+    and train one where there is any.
     """
     groups: dict[str, list[int]] = defaultdict(list)
     for i, content in enumerate(contents):
@@ -43,7 +44,10 @@ def _cut(groups: list[list[int]], shares: tuple[float, float, float]) -> list[li
         left = len(order) - place
         empty = [p for p in range(3) if not parts[p]]
         lag = [shares[p] * total - filled[p] for p in range(3)]
-        p = max(empty if left <= len(empty) and empty else range(3), key=lambda p: lag[p])
+        if empty and left <= len(empty):
+            p = 0 if 0 in empty else max(empty, key=lambda p: lag[p])
+        else:
+            p = max(range(3), key=lambda p: lag[p])
         parts[p].append(groups[g])
         filled[p] += len(groups[g])
     return parts
