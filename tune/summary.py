@@ -70,11 +70,14 @@ def as_text(fold: StudyFold, metric: str, mode: Mode, study_dir: str) -> str:
     return "\n".join(lines)
 
 
+_SHOWN_TEST = ("accuracy", "f1_weighted", "f1_macro", "precision_weighted", "recall_weighted", "loss")
+
+
 def _test_lines(title: str, trial: TrialView) -> list[str]:
-    shown = [(name, value) for name, value in trial.metrics.items() if name.startswith("test/") and name.count("/") == 1]
+    shown = [(name, trial.metrics[f"test/{name}"]) for name in _SHOWN_TEST if f"test/{name}" in trial.metrics]
     if not shown:
         return []
-    return [f"  {title:<10} " + "  ".join(f"{name.removeprefix('test/')} {value:.4f}" for name, value in shown[:6])]
+    return [f"  {title:<10} " + "  ".join(f"{name} {value:.4f}" for name, value in shown)]
 
 
 def _baseline_lines(fold: StudyFold, best: TrialView | None) -> list[str]:
@@ -89,17 +92,12 @@ def _baseline_lines(fold: StudyFold, best: TrialView | None) -> list[str]:
         ]
         if "majority/accuracy" in trial.metrics:
             lines.append(f"             majority class: {trial.metrics['majority/accuracy']:.4f}")
-        ours = _final_test_accuracy(fold, best)
+        ours = best.metrics.get("test/accuracy") if best is not None else None
         if ours is not None:
             word = "at least as good as" if ours >= probe - error else "worse than"
             lines.append(f"             the search found {ours:.4f}: {word} the baseline, within one standard error")
         return lines
     return []
-
-
-def _final_test_accuracy(fold: StudyFold, best: TrialView | None) -> float | None:
-    found = [t.metrics["test/accuracy"] for t in (best,) if t is not None and "test/accuracy" in t.metrics]
-    return found[0] if found else None
 
 
 def value_text(value: Any) -> str:
