@@ -35,6 +35,8 @@ class View(Protocol):
 
     def tick(self) -> None: ...
 
+    def say(self, text: str) -> None: ...
+
     def close(self) -> None: ...
 
 
@@ -79,10 +81,13 @@ class PlainView:
         self._fold, self._rules, self._stream = fold, rules, stream
 
     def on_entry(self, entry: Entry) -> None:
-        text = self._text(entry)
+        text = self.text(entry)
         if text:
-            stamp = clock(self._fold.active_seconds)
-            print(f"[{stamp:>11}] {text}", file=self._stream, flush=True)
+            self.say(f"[{clock(self._fold.active_seconds):>11}] {text}")
+
+    def say(self, text: str) -> None:
+        self._stream.write(f"{text}\n")
+        self._stream.flush()
 
     def tick(self) -> None:
         pass
@@ -90,7 +95,8 @@ class PlainView:
     def close(self) -> None:
         pass
 
-    def _text(self, entry: Entry) -> str:
+    def text(self, entry: Entry) -> str:
+        """One line about an entry, or nothing if it does not matter to a person."""
         fold, metric = self._fold, self._rules.metric
         match entry.event:
             case SessionStarted(session, slots, placement):
@@ -144,7 +150,7 @@ class LiveView:
 
     def on_entry(self, entry: Entry) -> None:
         if isinstance(entry.event, (Ended, Retried, GroupNoted, StopAsked, SessionStarted, Noted)):
-            text = self._plain._text(entry)
+            text = self._plain.text(entry)
             if text:
                 self._news = [*self._news[-5:], text]
         self.tick()
@@ -154,6 +160,9 @@ class LiveView:
         if now - self._drawn_at >= _DRAW_EVERY_S:
             self._drawn_at = now
             self._live.update(self._picture(), refresh=True)
+
+    def say(self, text: str) -> None:
+        self._live.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def close(self) -> None:
         self._live.stop()

@@ -216,7 +216,7 @@ class _Draft:
             if name in self.raw:
                 adapter: TypeAdapter[Any] = TypeAdapter(info.annotation or Any)
                 sections[name] = adapter.validate_json(json.dumps(self.raw[name]), strict=True)
-            else:
+            elif not info.is_required():
                 sections[name] = info.get_default(call_default_factory=True)
         return sections | self._own_sections()
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -323,7 +322,7 @@ def _conduct(
     fold = StudyFold()
     tracking_uri = options.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or default_tracking_uri(study_dir.parent)
     view: View = open_view(fold, rules)
-    interrupts = _Interrupts(lambda: print(f"\nleft at once; go on with: {resume_command}", file=sys.stderr))
+    interrupts = _Interrupts(lambda: view.say(f"left at once; go on with: {resume_command}"))
     projection = MlflowProjection(study_dir, tracking_uri, spec.study.name)
     try:
         with JournalFile(study_dir) as store, interrupts:
@@ -337,14 +336,13 @@ def _conduct(
             search.begin(started, place.words)
             if facts is not None:
                 search.note(Noted("data", facts))
-            print(f"study directory {_short(study_dir)}; if it is cut off, go on with: {resume_command}", file=sys.stderr)
+            view.say(f"study directory {_short(study_dir)}; if it is cut off, go on with: {resume_command}")
             poll = _Poll(search, study_dir, interrupts, view)
             place.executor(search, _Orders(spec, entry, study_dir), poll).run()
             ended = search.end()
     except StopStudy as error:
         view.close()
-        print(f"{error}\n    {resume_command}", file=sys.stderr)
-        return _finished(1, fold, rules, study_dir, "")
+        return _finished(1, fold, rules, study_dir, f"\n{error}\n    go on with: {resume_command}")
     finally:
         view.close()
         left = projection.close(_CLOSE_MLFLOW_S)

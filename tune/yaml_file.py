@@ -301,8 +301,11 @@ class _Reader:
             self._problem(self._at(line, place), f"the tag {tag}", "remove it: a study file holds plain values only")
 
     def _scalar(self, event: ScalarEvent, line: int) -> Any:
-        tag, text = _tag_of(event), event.value
+        tag, text = _tag_of(event), _joined(event.value)
         place = self._next_place()
+        if text is None:
+            self._problem(self._at(line, place), "half of a character (a lone surrogate)", "write the character itself")
+            return ""
         if tag not in _TEXT_TAGS:
             self._problem(self._at(line, place), f"the tag {tag}", "remove it: a study file holds plain values only")
             return text
@@ -338,6 +341,14 @@ class _Reader:
             )
             return 0
         return int(text)
+
+
+def _joined(text: str) -> str | None:
+    """`text` with pairs of surrogates ("\\ud83d\\ude00" in JSON) joined to characters; None if one has no partner."""
+    try:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16")
+    except UnicodeDecodeError:
+        return None
 
 
 def _tag_of(event: Any) -> str | None:

@@ -104,8 +104,13 @@ def validated(model: type[Model], data: Any) -> tuple[Model | None, list[Mistake
 def explained(error: ValidationError, data: Any, outline: Outline) -> list[Mistake]:
     """Mistakes of a pydantic error, those of the alternatives of one value joined into one."""
     joined: dict[Path, list[tuple[str, str]]] = {}
-    for one in error.errors():
-        path = _real_path(one["loc"], data, one["type"])
+    located = [(one, _real_path(one["loc"], data, one["type"])) for one in error.errors()]
+    absent = {path for one, path in located if one["type"] == "missing"}
+    unknown = [path for one, path in located if one["type"] == "extra_forbidden"]
+    misspelt = {(*p[:-1], name) for p in unknown for name in near_words(str(p[-1]), _names_at(p[:-1], data, outline))} & absent
+    for one, path in located:
+        if path in misspelt:
+            continue  # told once, at the key as it is written
         joined.setdefault(path, []).append(_explain(one, one.get("input"), outline, path, _names_at(path[:-1], data, outline)))
     mistakes = []
     for path, texts in joined.items():
@@ -114,6 +119,11 @@ def explained(error: ValidationError, data: Any, outline: Outline) -> list[Mista
         fixes = " or ".join(dict.fromkeys(fix for _, fix in texts)).replace(" or use ", " or ")
         mistakes.append(Mistake(path, "; ".join(gots), fixes))
     return mistakes
+
+
+def near_words(word: str, known: Sequence[str]) -> list[str]:
+    """The known word that `did_you_mean` would name, if any."""
+    return [name for name in known if f"'{name}'" in did_you_mean(word, known)]
 
 
 def shown(value: Any) -> str:
@@ -214,7 +224,7 @@ def _real_path(loc: tuple[str | int, ...], data: Any, kind: str) -> Path:
         is_item = isinstance(node, list) and isinstance(part, int) and part < len(node)
         if is_item or (isinstance(node, Mapping) and part in node):
             node = node[part]
-        elif not (kind == "missing" and i == len(loc) - 1):
+        elif not (kind in ("missing", "extra_forbidden") and i == len(loc) - 1):
             continue
         path.append(part)
     return tuple(path)
