@@ -120,11 +120,7 @@ class PlainView:
                 best_text = f"best {best.trial} {best.value:.4f}" if best else "no complete trial yet"
                 return f"{trial} {state} {said}  [{ended}{total} trials, {best_text}]"
             case GroupNoted(slot, what, detail, seconds):
-                return (
-                    f"worker group {slot} {what}"
-                    + (f" in {seconds:.1f} s" if seconds else "")
-                    + (f": {detail}" if detail else "")
-                )
+                return f"worker group {slot} {what}" + (f" in {seconds:.1f} s" if seconds else "") + (f": {detail}" if detail else "")
             case Noted(about, data):
                 warnings = data.get("warnings", [])
                 return f"{about}: " + "; ".join(map(str, warnings)) if warnings else ""

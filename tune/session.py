@@ -23,8 +23,8 @@ from tune.adapters.journal_file import JournalFile, read_lines
 from tune.core.errors import Problem, StopStudy, UserError
 from tune.core.journal import Entry, Noted, StudyFold, StudyStarted, decode_all
 from tune.core.ports import Decision, Sampler, Scheduler
-from tune.core.shape import TrialShape
 from tune.core.search import Assignment, JournalWriter, Rules, Search
+from tune.core.shape import TrialShape
 from tune.core.study import StudySpec
 from tune.live import View, open_view
 from tune.load import LoadedStudy, load_resolved
@@ -33,6 +33,7 @@ from tune.summary import as_json, as_text
 if TYPE_CHECKING:
     from cluster.placement import NodeFree
 
+_STARTED_IN = Path.cwd()
 _REQUESTS_EVERY_S = 0.5
 _CLOSE_MLFLOW_S = 60.0
 _CLOSE_GROUPS_S = 30.0
@@ -83,6 +84,9 @@ def resume(study_dir: Path, options: Options) -> Finished:
     if not past or not isinstance(past[0].event, StudyStarted):
         raise UserError(Problem(str(study_dir / "journal.jsonl"), "it has no first event", "start the study again with `phasetune run`"))
     first = past[0].event
+    study_dir = study_dir.resolve()
+    with contextlib.suppress(OSError, KeyError):
+        os.chdir(first.environment["folder"])  # relative paths in a study mean what they meant when it began
     spec = load_resolved(dict(first.resolved)).spec
     if spec.digest != first.digest:
         raise UserError(
@@ -94,7 +98,7 @@ def resume(study_dir: Path, options: Options) -> Finished:
         )
     entry = _catalog_entry(spec)
     with _placed(spec, options) as place:
-        return _conduct(study_dir.resolve(), spec, entry, options, place, past, None, None)
+        return _conduct(study_dir, spec, entry, options, place, past, None, None)
 
 
 def rules_of(spec: StudySpec, slots: int) -> Rules:
@@ -125,12 +129,16 @@ def make_search(spec: StudySpec, rules: Rules, journal: JournalWriter) -> Search
     if spec.sampler.kind == "grid":
         sampler = GridSearch(spec.space, spec.first)
     else:
-        tpe = {"multivariate": spec.sampler.multivariate, "n_startup": spec.sampler.n_startup} if spec.sampler.kind == "tpe" else {}
-        made = make_sampler(spec.sampler.kind, spec.study.seed, **tpe)
+        made = (
+            make_sampler("tpe", spec.study.seed, multivariate=spec.sampler.multivariate, n_startup=spec.sampler.n_startup)
+            if spec.sampler.kind == "tpe"
+            else make_sampler("random", spec.study.seed)
+        )
         sampler = TruthfulOptunaSearch(spec.space, rules.mode, spec.study.name, made, spec.first)
     scheduler: Scheduler = NoScheduler()
     if spec.scheduler.kind == "asha":
         asha = spec.scheduler
+        assert asha.max is not None, "the loader fills it in from the trainable"
         scheduler = SeededASHA(
             rules.mode, spec.study.seed, grace=asha.grace, factor=asha.factor, max_steps=asha.max, brackets=asha.brackets
         )
@@ -183,7 +191,10 @@ def _placed(spec: StudySpec, options: Options) -> Iterator[_Place]:
         def ray_executor(search: Search, orders: _Orders, poll: Callable[[], None]) -> Any:
             from tune.adapters.ray_tune import RayTuneExecutor
 
-            return RayTuneExecutor(search, found.slots, lambda slot: hosts.make(slot, orders.scratch), orders.order, orders.after_step, poll)
+            def host(slot: int) -> tuple[Any, str]:
+                return hosts.make(slot, orders.scratch)
+
+            return RayTuneExecutor(search, found.slots, host, orders.order, orders.after_step, poll)
 
         try:
             yield _Place(found.slots, found.why, ray_executor)
@@ -384,6 +395,5 @@ class _Poll:
 def _short(path: Path) -> str:
     """The path as a person would type it from here."""
     with contextlib.suppress(ValueError):
-        return str(path.relative_to(Path.cwd()))
+        return str(path.relative_to(_STARTED_IN))
     return str(path)
-

@@ -35,7 +35,7 @@ def as_json(fold: StudyFold, mode: Mode, study_dir: str) -> dict[str, Any]:
         "dir": study_dir,
     }
     for role in ("baseline", "refit"):
-        for trial in fold.of_role(role):  # type: ignore[arg-type]
+        for trial in fold.of_role(role):
             if trial.state == "complete":
                 summary[role] = {"trial": trial.trial, "metrics": all_metrics(trial)}
     return summary
@@ -87,9 +87,7 @@ def _baseline_lines(fold: StudyFold, best: TrialView | None) -> list[str]:
             continue
         probe = trial.metrics["test/accuracy"]
         error = trial.metrics.get("test/accuracy_standard_error", 0.0)
-        lines = [
-            f"  baseline   logistic regression on frozen features: test accuracy {probe:.4f} +- {error:.4f} (one standard error)"
-        ]
+        lines = [f"  baseline   logistic regression on frozen features: test accuracy {probe:.4f} +- {error:.4f} (one standard error)"]
         if "majority/accuracy" in trial.metrics:
             lines.append(f"             majority class: {trial.metrics['majority/accuracy']:.4f}")
         ours = best.metrics.get("test/accuracy") if best is not None else None

@@ -15,7 +15,19 @@ from pathlib import Path
 
 from tests.search.fakes import METRIC, SPACE, FakeClock, MemoryStore, make_search
 from tune.adapters.journal_file import JournalFile, read_lines
-from tune.core.journal import Ended, Entry, Event, Reported, SamplerState, SessionStarted, Started, StudyStarted, Suggested, decode_all, encode
+from tune.core.journal import (
+    Ended,
+    Entry,
+    Event,
+    Reported,
+    SamplerState,
+    SessionStarted,
+    Started,
+    StudyStarted,
+    Suggested,
+    decode_all,
+    encode,
+)
 from tune.core.search import SAMPLER_STATE_EVERY, Rules
 
 

@@ -57,7 +57,9 @@ def measure(trials: int = 20, workers: int = 1) -> dict[str, Any]:
 
 def measure_cnn(trainable: Mapping[str, Any], points: Sequence[Mapping[str, Any]], seed: int, workers: int = 1) -> dict[str, Any]:
     """Benchmark (b): train `trainable` once at each of `points`, one trial at a time, through `session.start`."""
-    return _in_own_process({"what": "cnn", "trainable": dict(trainable), "points": [dict(p) for p in points], "seed": seed, "workers": workers})
+    return _in_own_process(
+        {"what": "cnn", "trainable": dict(trainable), "points": [dict(p) for p in points], "seed": seed, "workers": workers}
+    )
 
 
 def _in_own_process(order: Mapping[str, Any]) -> dict[str, Any]:
@@ -106,7 +108,9 @@ def _run_noop(trials: int, workers: int) -> dict[str, Any]:
             workdir = Path(folder) / assignment.trial
             workdir.mkdir()
             spec = {"kind": "curve", **assignment.point}
-            return Order(assignment.trial, "curve", "tests.bench.leased:noop", spec, assignment.seed, str(workdir), folder, assignment.attempt)
+            return Order(
+                assignment.trial, "curve", "tests.bench.leased:noop", spec, assignment.seed, str(workdir), folder, assignment.attempt
+            )
 
         RayTuneExecutor(search, 1, lambda slot: (group.host, group.name), order, lambda trial: None).run()
         group.close()

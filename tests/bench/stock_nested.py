@@ -152,9 +152,7 @@ def _run(order: Mapping[str, Any]) -> dict[str, Any]:
 
     with tempfile.TemporaryDirectory() as folder:
         worker = noop_worker if order["what"] == "noop" else cnn_worker
-        fixed = (
-            {"epochs": order["epochs"]} if order["what"] == "noop" else {"trainable": order["trainable"], "seed": order["seed"]}
-        )
+        fixed = {"epochs": order["epochs"]} if order["what"] == "noop" else {"trainable": order["trainable"], "seed": order["seed"]}
 
         def driver(config: dict[str, Any]) -> None:
             trainer = ray.train.torch.TorchTrainer(
@@ -221,9 +219,7 @@ def _in_own_process(order: Mapping[str, Any]) -> dict[str, Any]:
         "DS_ACCELERATOR": os.environ.get("DS_ACCELERATOR", "cuda" if _has_gpu() else "cpu"),
     }
     command = [sys.executable, "-m", "tests.bench.stock_nested", "--order", "-"]
-    done = subprocess.run(
-        command, input=json.dumps(order), cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command, input=json.dumps(order), cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"the stock benchmark failed:\n{done.stdout[-1000:]}\n{done.stderr[-3000:]}")
     measured: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

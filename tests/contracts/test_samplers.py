@@ -19,7 +19,9 @@ SPACE = Space(
         ("peft", Choose("method", (("lora", (("r", Int(4, 128, log=True)),)), ("ia3", ())))),
     )
 )
-FINITE = Space((("depth", Int(1, 4)), ("batch", Choice((8, 16, None))), ("peft", Choose("method", (("a", (("r", Int(1, 2)),)), ("b", ()))))))
+FINITE = Space(
+    (("depth", Int(1, 4)), ("batch", Choice((8, 16, None))), ("peft", Choose("method", (("a", (("r", Int(1, 2)),)), ("b", ())))))
+)
 KINDS: dict[str, tuple[Space, Callable[[int], Sampler]]] = {
     "tpe": (SPACE, lambda seed: TruthfulOptunaSearch(SPACE, "max", "s", make_sampler("tpe", seed, n_startup=4))),
     "tpe multivariate": (

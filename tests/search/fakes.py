@@ -89,7 +89,10 @@ def drive(search: Search, steps: int = 9) -> StudyEnded:
         if found == "over":
             return search.end()
         for trial, (assignment, step) in list(running.items()):
-            if step < steps and search.report(trial, step, {METRIC: curve(assignment.point or {"depth": 1, "lr": 1e-3}, step)}) == "continue":
+            if (
+                step < steps
+                and search.report(trial, step, {METRIC: curve(assignment.point or {"depth": 1, "lr": 1e-3}, step)}) == "continue"
+            ):
                 running[trial] = (assignment, step + 1)
                 continue
             search.finish(trial, {METRIC: search.fold.trials[trial].curve[-1][1][METRIC]} if step >= steps else {}, {})

@@ -6,6 +6,7 @@ the last line is an error of `tune.core.journal.decode`.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections.abc import Iterator
@@ -89,10 +90,8 @@ class JournalFile:
                 done += os.write(self._file, data[done:])
             os.fdatasync(self._file)
         except OSError as error:
-            try:
+            with contextlib.suppress(OSError):  # the reader forgives a torn last line
                 os.ftruncate(self._file, self._size)
-            except OSError:
-                pass  # the reader forgives a torn last line
             reason = "disk_full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "storage_lost"
             raise StopStudy(
                 reason,

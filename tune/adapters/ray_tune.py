@@ -216,12 +216,12 @@ class _SearcherOf(Searcher):
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         try:
             suggested = self._executor.suggest(trial_id)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - raised again by `run`: Tune's loop would swallow it
             self._executor.give_up(error)
             suggested = "over"
         if suggested == "over":
             return Searcher.FINISHED
-        return None if suggested == "wait" else suggested  # type: ignore[return-value]
+        return None if suggested == "wait" else suggested
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         if error:
@@ -256,7 +256,7 @@ class _SchedulerOf(FIFOScheduler):
             return
         try:
             self._executor.handle(trial.trial_id, tuple(result["message"]))
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - raised again by `run`: Tune's loop would swallow it
             self._executor.give_up(error)
 
 
@@ -278,5 +278,5 @@ class _PollOf(Callback):
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         try:
             self._executor.poll()
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - raised again by `run`: Tune's loop would swallow it
             self._executor.give_up(error)

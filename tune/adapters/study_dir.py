@@ -22,7 +22,20 @@ from typing import Any
 
 from tune.core.errors import Problem, UserError
 
-_VERSIONS = ("phasetune", "ray", "optuna", "torch", "deepspeed", "timm", "transformers", "peft", "datasets", "mlflow", "numpy", "scikit-learn")
+_VERSIONS = (
+    "phasetune",
+    "ray",
+    "optuna",
+    "torch",
+    "deepspeed",
+    "timm",
+    "transformers",
+    "peft",
+    "datasets",
+    "mlflow",
+    "numpy",
+    "scikit-learn",
+)
 
 
 def create(storage: Path, name: str) -> Path:
@@ -57,6 +70,7 @@ def environment(seed: int) -> dict[str, Any]:
     """What a reader needs to run the study again: commit, versions, host, command, seed. No environment variables: they hold secrets."""
     return {
         **_git(),
+        "folder": os.getcwd(),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "python": platform.python_version(),
         "versions": {name: v for name in _VERSIONS if (v := _version(name)) is not None},

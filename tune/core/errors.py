@@ -50,6 +50,9 @@ class StopStudy(PhasetuneError):
         self.reason, self.detail, self.fix = reason, detail, fix
         super().__init__(f"{reason}: {detail}\n    fix: {fix}")
 
+    def __reduce__(self) -> tuple[type[StopStudy], tuple[str, str, str]]:
+        return type(self), (self.reason, self.detail, self.fix)  # so that it crosses process borders
+
 
 class FailTrial(PhasetuneError):
     """This trial failed for a reason that running it again would repeat. `reason` is a short snake_case name."""
@@ -58,7 +61,7 @@ class FailTrial(PhasetuneError):
         self.reason, self.detail = reason, detail
         super().__init__(f"{reason}: {detail}")
 
-    def __reduce__(self):  # exceptions with two arguments do not pickle by default; these cross process borders
+    def __reduce__(self) -> tuple[type[FailTrial], tuple[str, str]]:
         return type(self), (self.reason, self.detail)
 
 
@@ -69,7 +72,7 @@ class RetryTrial(PhasetuneError):
         self.reason, self.detail = reason, detail
         super().__init__(f"{reason}: {detail}")
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[type[RetryTrial], tuple[str, str]]:
         return type(self), (self.reason, self.detail)
 
 

@@ -196,14 +196,10 @@ def decode(line: str) -> Entry:
         raw = json.loads(line)
         version, seq, t, kind = raw.pop("v"), raw.pop("seq"), raw.pop("t"), raw.pop("type")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            Problem("journal.jsonl", f"a damaged line: {line[:80]!r} ({error})", "restore the file from a copy")
-        ) from None
+        raise UserError(Problem("journal.jsonl", f"a damaged line: {line[:80]!r} ({error})", "restore the file from a copy")) from None
     if version != VERSION:
         raise UserError(
-            Problem(
-                "journal.jsonl", f"version {version} of the journal", f"use the Phasetune that wrote it; this one reads {VERSION}"
-            )
+            Problem("journal.jsonl", f"version {version} of the journal", f"use the Phasetune that wrote it; this one reads {VERSION}")
         )
     cls = EVENT_TYPES.get(kind)
     if cls is None:
@@ -212,9 +208,7 @@ def decode(line: str) -> Entry:
     try:
         return Entry(seq, t, cls(**{k: v for k, v in raw.items() if k in known}))
     except TypeError as error:
-        raise UserError(
-            Problem("journal.jsonl", f"event {seq} of type '{kind}': {error}", "restore the file from a copy")
-        ) from None
+        raise UserError(Problem("journal.jsonl", f"event {seq} of type '{kind}': {error}", "restore the file from a copy")) from None
 
 
 def decode_all(lines: Iterable[str]) -> Iterator[Entry]:
@@ -222,9 +216,7 @@ def decode_all(lines: Iterable[str]) -> Iterator[Entry]:
     for i, line in enumerate(lines):
         entry = decode(line)
         if entry.seq != i:
-            raise UserError(
-                Problem(f"journal.jsonl:{i + 1}", f"event {entry.seq} where {i} was due", "restore the file from a copy")
-            )
+            raise UserError(Problem(f"journal.jsonl:{i + 1}", f"event {entry.seq} where {i} was due", "restore the file from a copy"))
         yield entry
 
 

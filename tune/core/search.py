@@ -300,15 +300,11 @@ class Search:
 
     # -- helpers --------------------------------------------------------------------------------------------------------------
 
-    def _end_stopped(
-        self, view: TrialView, metrics: Mapping[str, float] | None = None, files: Mapping[str, str] | None = None
-    ) -> None:
+    def _end_stopped(self, view: TrialView, metrics: Mapping[str, float] | None = None, files: Mapping[str, str] | None = None) -> None:
         reason = "asked" if view.stop_asked and not view.decided_stop else "rung"
         self._end(
             view,
-            Ended(
-                view.trial, "pruned", self._last_value(view), dict(metrics or {}), dict(files or {}), reason, view.decided_stop
-            ),
+            Ended(view.trial, "pruned", self._last_value(view), dict(metrics or {}), dict(files or {}), reason, view.decided_stop),
         )
 
     def _end(self, view: TrialView, event: Ended) -> None:
