@@ -1,4 +1,4 @@
-"""A made study's journal with everything that a projection meets: all roles and states, retries, files, an interruption and a resume."""
+"""A made study's journal with all that a projection meets: roles, states, retries, files, an interruption and a resume."""
 
 from __future__ import annotations
 

@@ -51,9 +51,7 @@ def test_what_is_cut_stands_whole_in_an_artifact() -> None:
 
 
 def test_a_trial_carries_its_tags_from_birth_and_its_name_tells_the_point() -> None:
-    sheet = folded(started(), Noted("data", {"digest": "feed"}), Suggested("t0007", 7, "search", {"optim.lr": 3e-4, "batch": 32}))[
-        "t0007"
-    ]
+    sheet = folded(started(), Noted("data", {"digest": "feed"}), Suggested("t0007", 7, "search", {"optim.lr": 3e-4, "batch": 32}))["t0007"]
     assert sheet.name == "t0007 lr=0.0003 batch=32"
     assert sheet.head["phasetune.trial"] == "t0007" and sheet.head["phasetune.role"] == "search"
     assert sheet.head["phasetune.commit"] == "0123abc" and sheet.head["phasetune.data_digest"] == "feed"

@@ -21,6 +21,8 @@ REQUEST_TIMEOUT_S = 10
 MAX_ITEMS, MAX_PARAMS, MAX_TAGS = 1000, 100, 100  # of one log_batch call; metrics fill what params and tags leave
 PAGE_RUNS = 500
 STRIKES = 5  # failures of one call, with the server answering otherwise, until the call counts as refused
+PROBE_TAG = "phasetune.probe"
+_FILES = "files"  # the strikes of the place where files go, which may be another than the server
 _REFUSALS = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "MALFORMED_REQUEST", "INVALID_STATE", "RESOURCE_CONFLICT"}
 
 
@@ -81,9 +83,6 @@ class RunWriter:
         self._runs = {}
         for run in self._search(f"tags.`{STUDY_TAG}` = '{study_id}'"):
             self._adopt(run)
-
-    def ping(self) -> None:
-        self._call(self._client.get_experiment, self._experiment_id)
 
     def settle(self) -> None:
         """Look for second runs that a call which seemed lost has made after all, and remove them."""
@@ -190,7 +189,7 @@ class RunWriter:
             if last:
                 return
 
-    def _send(self, run: _Known, trial: str, items: Sequence[Any]) -> None:
+    def _send(self, run: _Known, trial: str, items: Sequence[Any], halving: bool = False) -> None:
         from mlflow.entities import Metric, Param, RunTag
 
         if run.deleted:
@@ -200,11 +199,10 @@ class RunWriter:
             parts[type(item)].append(item)
         try:
             self._call(self._client.log_batch, run.run_id, parts[Metric], parts[Param], parts[RunTag])
-            self._strikes.pop(run.run_id, None)
         except Unreachable as error:
-            self.ping()  # if this fails too, it is not this call's fault
+            self._probe(run)
             strikes = self._strikes[run.run_id] = self._strikes.get(run.run_id, 0) + 1
-            if strikes < STRIKES:
+            if strikes < STRIKES and not halving:
                 raise
             self._halve(run, trial, items, error)
         except _Refused as error:
@@ -213,6 +211,8 @@ class RunWriter:
                 self._note(f"{trial or 'study'}: its run was deleted in MLflow and is left alone")
                 return
             self._halve(run, trial, items, error)
+        if not halving:
+            self._strikes.pop(run.run_id, None)
 
     def _halve(self, run: _Known, trial: str, items: Sequence[Any], error: Exception) -> None:
         if len(items) == 1:
@@ -221,8 +221,13 @@ class RunWriter:
             self._note(f"{trial or 'study'}: {item.key} = {value} was refused and left out: {str(error)[:200]}")
             return
         middle = len(items) // 2
-        self._send(run, trial, items[:middle])
-        self._send(run, trial, items[middle:])
+        self._send(run, trial, items[:middle], halving=True)
+        self._send(run, trial, items[middle:], halving=True)
+
+    def _probe(self, run: _Known) -> None:
+        """Raises Unreachable unless the server takes another write to this run: then a failure before was that call's own."""
+        self._call(self._client.set_tag, run.run_id, PROBE_TAG, "1")
+        self._call(self._client.delete_tag, run.run_id, PROBE_TAG)
 
     def _upload(self, run_id: str, trial: str, artifact: Artifact) -> None:
         try:
@@ -232,12 +237,12 @@ class RunWriter:
                 folder = str(Path(artifact.path).parent.as_posix())
                 send = self._client.log_artifacts if local.is_dir() else self._client.log_artifact
                 self._call(send, run_id, str(local), artifact.path if local.is_dir() else None if folder == "." else folder)
+            self._strikes.pop(_FILES, None)
         except (_Refused, Unreachable) as error:
             if isinstance(error, Unreachable):
-                self.ping()
-                key = f"{run_id}/{artifact.path}"
-                self._strikes[key] = self._strikes.get(key, 0) + 1
-                if self._strikes[key] < STRIKES:
+                self._call(self._client.get_experiment, self._experiment_id)  # if this fails too, it is not about files
+                self._strikes[_FILES] = self._strikes.get(_FILES, 0) + 1
+                if self._strikes[_FILES] < STRIKES:
                     raise
             self._note(f"{trial or 'study'}: the file {artifact.path} was not taken: {str(error)[:200]}")
 
