@@ -21,7 +21,10 @@ def test_a_point_changes_its_keys_and_nothing_else_and_not_its_argument() -> Non
 
 
 def test_missing_and_null_mappings_on_the_way_are_made() -> None:
-    assert apply({"early_stop": None}, {"early_stop.patience": 3, "a.b.c": 1}) == {"early_stop": {"patience": 3}, "a": {"b": {"c": 1}}}
+    assert apply({"early_stop": None}, {"early_stop.patience": 3, "a.b.c": 1}) == {
+        "early_stop": {"patience": 3},
+        "a": {"b": {"c": 1}},
+    }
 
 
 def test_a_key_through_a_value_is_an_error_that_names_both() -> None:

@@ -1,4 +1,4 @@
-"""The ladder against the two libraries that claim it, both seen from outside: where is a trial that turns bad at step s stopped?"""
+"""The ladder against Optuna and Ray, both seen from outside: where is a trial that turns bad at step s stopped?"""
 
 from __future__ import annotations
 
