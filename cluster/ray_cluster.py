@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from tune.core.errors import Problem, UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 _PACKAGES = ("tune", "trainables", "cluster")
+_KNOCK_S = 10.0
 _TOKEN = secrets.token_hex(32)  # one a process: Ray's loader keeps the first that it sees
 
 
@@ -49,8 +51,9 @@ def connect(address: str | None, cpus: float | None = None, gpus: float | None =
         if "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ:  # a submitted job brings its working directory
             options["runtime_env"] = {"py_modules": [str(ROOT / name) for name in _PACKAGES]}
     try:
+        _knock(address)
         context = ray.init(**options)
-    except ConnectionError as error:
+    except OSError as error:  # ConnectionError is one
         _set_environment(environment)
         fix = "start a cluster there (`ray start --head`), give its address, or use `cluster: local`"
         raise UserError(Problem("cluster.address", f"{address}: {str(error).splitlines()[0]}", fix)) from None
@@ -86,6 +89,13 @@ def _refuse(address: str | None, cpus: float | None, gpus: float | None, local: 
         problems.append(Problem("cluster", "this process is connected to a Ray already", "disconnect first"))
     if problems:
         raise UserError(problems)
+
+
+def _knock(address: str | None) -> None:
+    """Raises OSError at once where Ray would try for minutes."""
+    host, _, port = (address or "").rpartition(":")
+    if port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_S).close()
 
 
 def _local_environment() -> dict[str, str]:

@@ -58,9 +58,7 @@ def make_group(folder: Path, workers: int, hang_s: float = 5) -> Any:
     from trainables.adapters.order import GroupLimits
     from trainables.adapters.worker_group import WorkerGroup
 
-    return WorkerGroup(
-        TrialShape(workers, 1), folder / "groups", GroupLimits(hang_s=hang_s, straggle_s=2, rss_growth_bytes=64 << 20)
-    )
+    return WorkerGroup(TrialShape(workers, 1), folder / "groups", GroupLimits(hang_s=hang_s, straggle_s=2, rss_growth_bytes=64 << 20))
 
 
 def free_cpus() -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -42,9 +43,7 @@ print(json.dumps(said))
 def test_a_local_ray_has_a_token_leaves_no_file_and_imports_our_packages_from_any_folder(tmp_path: Path):
     home = tmp_path / "home"
     home.mkdir()
-    inherited = {
-        name: value for name, value in os.environ.items() if name not in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "PYTHONPATH")
-    }
+    inherited = {name: value for name, value in os.environ.items() if name not in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "PYTHONPATH")}
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(ROOT)],
         cwd=tmp_path,
@@ -75,6 +74,17 @@ def test_a_ray_client_address_is_refused():
     text = refusal("ray://head:10001")
     assert "cluster.address\n    got: ray://head:10001 (a Ray Client address)" in text
     assert "submit the study as a job" in text
+
+
+def test_an_address_where_nothing_listens_is_refused_at_once():
+    """In a process of its own, since this one may be connected to the session's Ray."""
+    program = "import sys; sys.path.insert(0, sys.argv[1])\nfrom cluster import ray_cluster\nray_cluster.connect(sys.argv[2])"
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound and not listening: nobody else can answer there
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        done = subprocess.run([sys.executable, "-c", program, str(ROOT), address], capture_output=True, text=True, timeout=60, check=False)
+    assert f"UserError: cluster.address\n    got: {address}: [Errno" in done.stderr
+    assert "or use `cluster: local`" in done.stderr
 
 
 def test_bounds_on_a_running_cluster_are_refused():
