@@ -30,10 +30,10 @@ MOST_MISSING = 8  # in the text
 _GIB = 2**30
 
 
-def plan(loaded: LoadedStudy, nodes: Sequence[NodeFree] | None) -> dict[str, Any]:
+def plan(loaded: LoadedStudy, nodes: Sequence[NodeFree] | None, catalog: Mapping[str, Entry] = CATALOG) -> dict[str, Any]:
     """The plan as JSON. `nodes` None: the cluster was not asked, so concurrency and wall time stay null."""
     spec = loaded.spec
-    entry = CATALOG.get(spec.kind)
+    entry = catalog.get(spec.kind)
     missing: list[Problem] = []
     points = _points(spec, entry, missing)
     trials = _n_trials(spec)

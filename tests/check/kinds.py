@@ -73,9 +73,7 @@ class ToySpec(_Part):
     flip: bool = True
     crop: tuple[float, float] | None = None
     optim: Optim = Field(default_factory=Optim)
-    schedule: Annotated[Constant | Cosine | Plateau, Field(discriminator="kind")] = Field(
-        default_factory=lambda: Constant(kind="constant")
-    )
+    schedule: Annotated[Constant | Cosine | Plateau, Field(discriminator="kind")] = Field(default_factory=lambda: Constant(kind="constant"))
     peft: Peft = Field(default_factory=Peft)
 
 

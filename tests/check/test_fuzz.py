@@ -101,9 +101,7 @@ def test_a_damaged_resolved_study_is_sound_or_a_user_error(study: dict[str, Any]
 
 
 @FUZZ
-@given(
-    start=st.integers(0, len(STUDY)), cut=st.integers(0, 30), noise=st.text(alphabet="ab01:-,[]{}&*!|>'\"#%? \n\t", max_size=8)
-)
+@given(start=st.integers(0, len(STUDY)), cut=st.integers(0, 30), noise=st.text(alphabet="ab01:-,[]{}&*!|>'\"#%? \n\t", max_size=8))
 def test_a_study_with_noise_in_its_text_is_sound_or_a_user_error(tmp_path: Path, start: int, cut: int, noise: str) -> None:
     _check(tmp_path, STUDY[:start] + noise + STUDY[start + cut :])
 
@@ -116,9 +114,7 @@ def test_random_bytes_are_a_user_error(tmp_path: Path, content: bytes) -> None:
 
 @FUZZ
 @given(
-    key=st.sampled_from(
-        ["space.optim.lr", "space.x", "first.0", "first.0.batch", "trainable", "cluster", "sampler", "objectives", "space"]
-    )
+    key=st.sampled_from(["space.optim.lr", "space.x", "first.0", "first.0.batch", "trainable", "cluster", "sampler", "objectives", "space"])
     | st.sampled_from([".".join(map(str, place)) for place in _places(BASE) if place])
     | st.text(max_size=8),
     value=VALUES.map(json.dumps) | st.text(max_size=10),

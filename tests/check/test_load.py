@@ -92,9 +92,7 @@ def test_a_ladder_without_max_is_as_long_as_the_longest_trial(tmp_path: Path) ->
 
 
 def test_whole_numbers_of_first_become_the_numbers_of_the_space(tmp_path: Path) -> None:
-    text = edited("{float: [1e-6, 1e-3], log: true}", "{float: [0.5, 1]}").replace(
-        "first: [{optim.lr: 3e-4,", "first: [{optim.lr: 1,"
-    )
+    text = edited("{float: [1e-6, 1e-3], log: true}", "{float: [0.5, 1]}").replace("first: [{optim.lr: 3e-4,", "first: [{optim.lr: 1,")
     (point,) = load_text(tmp_path, text).spec.first
     assert isinstance(point["optim.lr"], float)
 

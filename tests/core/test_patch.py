@@ -7,9 +7,7 @@ import pytest
 from tune.core.patch import Branching, PatchError, apply, flatten, get, settled_key
 
 FLAT = {
-    "schedule": Branching(
-        "kind", {"cosine": frozenset({"kind", "t_max", "warmup"}), "plateau": frozenset({"kind", "patience", "warmup"})}
-    )
+    "schedule": Branching("kind", {"cosine": frozenset({"kind", "t_max", "warmup"}), "plateau": frozenset({"kind", "patience", "warmup"})})
 }
 NESTED = {"peft": Branching("method", {"lora": frozenset({"lora"}), "ia3": frozenset({"ia3"})}, nested=True)}
 
@@ -48,9 +46,7 @@ def test_a_key_of_a_branch_of_a_flat_union_lands_beside_the_selector() -> None:
 def test_another_branch_of_a_nested_union_drops_the_branch_before() -> None:
     base = {"peft": {"method": "lora", "lora": {"r": 8}, "dropout": 0.1}}
     assert apply(base, {"peft.method": "ia3"}, NESTED) == {"peft": {"method": "ia3", "dropout": 0.1}}
-    assert apply(base, {"peft.method": "lora", "peft.lora.r": 4}, NESTED) == {
-        "peft": {"method": "lora", "lora": {"r": 4}, "dropout": 0.1}
-    }
+    assert apply(base, {"peft.method": "lora", "peft.lora.r": 4}, NESTED) == {"peft": {"method": "lora", "lora": {"r": 4}, "dropout": 0.1}}
 
 
 def test_flatten_and_get_agree() -> None:
