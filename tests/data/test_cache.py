@@ -38,9 +38,7 @@ PROGRAM = """
 
 def program(source: Path, cache: Path, on_read: str = "pass") -> subprocess.Popen[str]:
     code = textwrap.dedent(PROGRAM).format(on_read=on_read)
-    return subprocess.Popen(
-        [sys.executable, "-c", code, str(source), str(cache)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    return subprocess.Popen([sys.executable, "-c", code, str(source), str(cache)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 @pytest.fixture
@@ -99,9 +97,7 @@ def test_a_disk_that_fills_up_stops_the_study_by_name_and_leaves_nothing(table: 
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
     try:
-        with pytest.raises(
-            StopStudy, match=r"disk_full: .*MB of decoded pixels.*\n *fix: free space there or set PHASETUNE_CACHE"
-        ):
+        with pytest.raises(StopStudy, match=r"disk_full: .*MB of decoded pixels.*\n *fix: free space there or set PHASETUNE_CACHE"):
             pixels(table, 64, cache)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -92,11 +92,7 @@ def test_a_folder_unpacked_one_level_too_deep_is_told_apart_from_one_class(tmp_p
 def test_one_class_and_thin_classes_are_refused_all_at_once(tmp_path: Path) -> None:
     assert "1 class(es): a" in refusal(class_folders(tmp_path / "one", {"a": 5}))
     said = refusal(class_folders(tmp_path / "thin", {"a": 5, "b": 2, "c": 1}))
-    assert (
-        "class b\n    got: 2 picture(s)" in said
-        and "class c\n    got: 1 picture(s)" in said
-        and "at least 3 of each class" in said
-    )
+    assert "class b\n    got: 2 picture(s)" in said and "class c\n    got: 1 picture(s)" in said and "at least 3 of each class" in said
 
 
 def test_a_thousand_bad_classes_are_not_a_thousand_lines(tmp_path: Path) -> None:

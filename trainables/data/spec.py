@@ -18,9 +18,7 @@ class SplitSpec(_Part):
     val: float = Field(default=0.2, gt=0, lt=1, description="Share of the rows.")
     test: float = Field(default=0.2, gt=0, lt=1, description="Share of the rows.")
     stratified: bool = Field(default=True, description="Keep the shares within each class.")
-    seed: int = Field(
-        default=42, ge=0, le=2**31 - 1, description="Seed of the split alone, so that it does not follow the study's."
-    )
+    seed: int = Field(default=42, ge=0, le=2**31 - 1, description="Seed of the split alone, so that it does not follow the study's.")
 
     @model_validator(mode="after")
     def _shares_sum_to_one(self) -> SplitSpec:
@@ -45,13 +43,9 @@ class DataSpec(_Part):
         default=None, description="Column of paths (csv) or image bytes (parquet); absent: image, path, file or filename."
     )
     label_column: str | None = Field(default=None, description="Column of labels; absent: label, class, category or target.")
-    split_column: str | None = Field(
-        default=None, description="Column that says train, val or test; absent: split, if there is one."
-    )
+    split_column: str | None = Field(default=None, description="Column that says train, val or test; absent: split, if there is one.")
     split: SplitSpec = Field(default_factory=SplitSpec, description="How rows are divided if the source does not say.")
-    max_per_class: int | None = Field(
-        default=None, ge=3, description="Use at most this many rows of a class, drawn with the split's seed."
-    )
+    max_per_class: int | None = Field(default=None, ge=3, description="Use at most this many rows of a class, drawn with the split's seed.")
     duplicates: Literal["keep_together", "drop"] = Field(
         default="keep_together", description="Exact copies of an image: keep them on one side of the split, or keep only one."
     )
