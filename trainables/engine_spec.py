@@ -121,19 +121,22 @@ def micro_batch_of(batch: int, workers: int, spec: EngineSpec, *, where: str = "
     micro = spec.micro_batch if spec.micro_batch is not None else batch // share
     if micro * share == batch:
         return micro
-    below, above = batch // share * share, -(-batch // share) * share
-    sizes = " or ".join(str(size) for size in sorted({below, above}) if size > 0)
+    sizes = " or ".join(str(size) for size in (batch // share * share, -(-batch // share) * share) if size > 0)
     if spec.micro_batch is None:
-        raise UserError(Problem(
-            where, f"batch {batch} does not divide into {workers} workers x accumulation {spec.accumulation}",
-            f"set batch to {sizes}, or accumulation to {_accumulations(batch, workers)}"))
+        got = f"batch {batch} does not divide into {workers} workers x accumulation {spec.accumulation}"
+        legal = [n for n in range(1, batch // workers + 1) if batch % (workers * n) == 0]
+        if legal:
+            fix = f"set batch to {sizes}, or accumulation to {', '.join(str(n) for n in legal[:6])}"
+        else:
+            fix = f"set batch to {sizes} ({batch} does not divide by {workers} workers under any accumulation)"
+        raise UserError(Problem(where, got, fix))
     got = f"micro_batch {micro} x accumulation {spec.accumulation} x workers {workers} = {micro * share}, but batch is {batch}"
     if batch % share == 0:
         fix = f"set micro_batch to {batch // share} or leave it out, or set batch to {micro * share}"
     elif batch % (micro * workers) == 0:
         fix = f"set accumulation to {batch // (micro * workers)}, or batch to {micro * share}"
     else:
-        fix = f"set batch to {micro * share}, or batch to {sizes} without a micro_batch"
+        fix = f"set batch to {micro * share}, or to {sizes} without a micro_batch"
     raise UserError(Problem(where, got, fix))
 
 
@@ -145,10 +148,3 @@ def engine_problems(spec: EngineSpec, device: str, *, where: str = "engine") -> 
                                 "set precision to bf16 or fp32, or use a GPU"))
     return problems
 
-
-def _accumulations(batch: int, workers: int) -> str:
-    """Accumulations under which the batch divides, largest few of the small ones; a hint in an error text."""
-    if batch % workers:
-        return f"nothing: {batch} does not divide by {workers} workers, so change batch or workers"
-    legal = [n for n in range(1, batch // workers + 1) if (batch // workers) % n == 0]
-    return ", ".join(str(n) for n in legal[:6])

@@ -3,8 +3,8 @@
     python -m tests.bench.zero_soak [--trials 200] [--stages 0,1,2,3] [--stock-trials 30]
 
 A trial opens an engine over a fresh model of 8.4 million parameters (34 MB in fp32), trains two batches, and closes it. Each row is a
-process of its own. Resident memory is read after 10 trials, when allocators have settled, and at the end; growth is per trial
-between the two. "stock" is `engine.destroy()`, dropping every name and `gc.collect()`, as DeepSpeed's documentation has it.
+process of its own. Resident memory is read after 10 trials, when allocators have settled, and at the end; growth is the slope of a
+straight line through the readings after each trial between the two, since an allocator keeps or returns 32 MB at a time. "stock" is `engine.destroy()`, dropping every name and `gc.collect()`, as DeepSpeed's documentation has it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -40,25 +41,27 @@ def main() -> None:
     for stage in stages:
         for kind, trials in (("ours", arguments.trials), ("stock", arguments.stock_trials)):
             row = _in_own_process(stage, kind, trials)
-            growth = (row["end"] - row["settled"]) / (trials - SETTLED)
             print(
-                f"{stage:>5} {kind:>6} {trials:>6} {row['settled'] / MB:>12.0f} {row['end'] / MB:>10.0f} {growth / MB:>11.2f} "
+                f"{stage:>5} {kind:>6} {trials:>6} {row['settled'] / MB:>12.0f} {row['end'] / MB:>10.0f} {row['slope'] / MB:>11.2f} "
                 f"{row['seconds'] / (trials - SETTLED):>10.2f}",
                 flush=True,
             )
 
 
 def soak(stage: int, trials: int, *, stock: bool) -> dict[str, float]:
-    """Resident bytes after `SETTLED` and after all trials, and the seconds between the two, in this process."""
+    """Resident bytes after `SETTLED` and after all trials, bytes a trial and seconds between the two, in this process."""
     import warnings
 
     warnings.simplefilter("ignore")
-    started, settled = 0.0, 0
+    started = 0.0
+    resident_bytes = []
     for trial_i in range(trials):
         (_stock_trial if stock else _our_trial)(stage, trial_i)
-        if trial_i + 1 == SETTLED:
-            started, settled = time.perf_counter(), _resident_bytes()
-    return {"settled": settled, "end": _resident_bytes(), "seconds": time.perf_counter() - started}
+        if trial_i + 1 >= SETTLED:
+            started = started or time.perf_counter()
+            resident_bytes.append(_resident_bytes())
+    slope = statistics.linear_regression(range(len(resident_bytes)), resident_bytes).slope
+    return {"settled": resident_bytes[0], "end": resident_bytes[-1], "slope": slope, "seconds": time.perf_counter() - started}
 
 
 def _our_trial(stage: int, seed: int) -> None:

@@ -74,7 +74,7 @@ class ZeroEngine:
         config = deepspeed_json(spec, batch=batch, workers=self._world_size, clip_grad_norm=clip_grad_norm, optimizer=optimizer,
                                 device=reporter.device, model_elements=sum(p.numel() for p in module.parameters()))
         self.micro_batch: int = config["train_micro_batch_size_per_gpu"]
-        parameters = [{key: group[key] for key in ("params", "lr", "weight_decay")} for group in groups]  # type: ignore[literal-required]
+        parameters = [{key: group[key] for key in ("params", "lr", "weight_decay")} for group in groups]
         try:
             self._engine: Any = deepspeed.initialize(model=module, model_parameters=parameters, config=config)[0]
         except BaseException:  # out of memory, a stop: the next trial in this process starts clean
