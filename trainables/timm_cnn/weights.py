@@ -5,7 +5,7 @@ files are read as plain tensors (safetensors, or torch.load with weights_only), 
 
 Position matching: torchvision's, timm's and the Lite0 package's versions of one architecture hold the same tensors in the same
 order under other names. They are matched by order and accepted only if every shape agrees (single axes aside, such as
-ConvNeXt's layer scale, (C, 1, 1) against (C)).
+ConvNeXt's layer scale, (C, 1, 1) against (C)). A safetensors file does not keep the order, so it must have timm's names.
 """
 
 from __future__ import annotations
@@ -168,19 +168,21 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _load_own(body: Any, state: dict[str, Any], path: Path) -> None:
     own = {key.removeprefix("body."): value for key, value in state.items() if key.startswith("body.")}
-    missing, unexpected = body.load_state_dict(own, strict=False)
-    classifier = body.pretrained_cfg.get("classifier") or ()
-    names = (classifier,) if isinstance(classifier, str) else tuple(classifier)
-    missing = [key for key in missing if not key.startswith(names) and not key.startswith("head.norm")]
-    if missing or unexpected:
-        raise UserError(_mismatch(path, f"lacks {missing[:3]}, adds {unexpected[:3]}"))
+    lacking = {key for key in body.state_dict() if key not in own}
+    if not (_fits(own, body) and all(_is_head(key, body) for key in lacking)):
+        raise UserError(_mismatch(path, f"was saved from another network than {body.pretrained_cfg.get('architecture')}"))
+    body.load_state_dict(own, strict=False)
 
 
 def _load_by_name_or_position(body: Any, state: dict[str, Any], path: Path) -> None:
     target = body.state_dict()
-    if set(state) == set(target) and all(state[key].shape == target[key].shape for key in target):
-        body.load_state_dict(state)
+    named = {key: value for key, value in state.items() if not _is_head(key, body) or (key in target and value.shape == target[key].shape)}
+    if _fits(named, body) and all(key in named or _is_head(key, body) for key in target):
+        body.load_state_dict(named, strict=False)
         return
+    if path.suffix == ".safetensors":
+        strange = sorted(set(state) - set(target))[:3] or sorted(set(target) - set(state))[:3] or ["(shapes differ)"]
+        raise UserError(_mismatch(path, f"its tensors have not the names and shapes of timm's model: {', '.join(strange)}"))
     counted = "num_batches_tracked"
     sources = [(key, value) for key, value in state.items() if not key.endswith(counted)]
     targets = [(key, value) for key, value in target.items() if not key.endswith(counted)]
@@ -191,6 +193,19 @@ def _load_by_name_or_position(body: Any, state: dict[str, Any], path: Path) -> N
             raise UserError(_mismatch(path, f"{source_key} {tuple(source.shape)} stands where {key} {tuple(value.shape)} should"))
     renamed = {key: source.reshape(value.shape) for (_, source), (key, value) in zip(sources, targets, strict=True)}
     body.load_state_dict(renamed, strict=False)
+
+
+def _fits(state: dict[str, Any], body: Any) -> bool:
+    """True if every tensor of `state` has a name and the shape of one of the body's."""
+    target = body.state_dict()
+    return all(key in target and value.shape == target[key].shape for key, value in state.items())
+
+
+def _is_head(key: str, body: Any) -> bool:
+    """True for the classifier and the norm before it, which a head of ours replaces."""
+    classifier = body.pretrained_cfg.get("classifier") or ()
+    names = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+    return key.startswith((*(f"{name}." for name in names), "head.norm."))
 
 
 def _mismatch(path: Path, detail: str) -> Problem:
