@@ -56,17 +56,17 @@ def sparkline(values: Sequence[float], width: int = 12) -> str:
     return "".join(_BARS[3 if span == 0 else round((v - low) / span * (len(_BARS) - 1))] for v in shown)
 
 
-def remaining_text(fold: StudyFold, rules: Rules) -> str:
-    """What is left until the first limit: trials, and time as a guess from the pace so far."""
+def remaining_text(fold: StudyFold, rules: Rules, elapsed_s: float) -> str:
+    """What is left until the first limit: trials, and time as a guess from the pace so far. `elapsed_s`: active seconds by now."""
     ended = sum(fold.count(state) for state in ("complete", "pruned", "failed"))
-    parts = [f"{clock(fold.active_seconds)} gone"]
+    parts = [f"{clock(elapsed_s)} gone"]
     if rules.trials is not None and ended:
-        left_s = fold.active_seconds / ended * max(0, rules.trials - ended)
+        left_s = elapsed_s / ended * max(0, rules.trials - ended)
         if rules.wall_s is not None:
-            left_s = min(left_s, max(0.0, rules.wall_s - fold.active_seconds))
+            left_s = min(left_s, max(0.0, rules.wall_s - elapsed_s))
         parts.append(f"about {clock(left_s)} left")
     elif rules.wall_s is not None:
-        parts.append(f"at most {clock(max(0.0, rules.wall_s - fold.active_seconds))} left")
+        parts.append(f"at most {clock(max(0.0, rules.wall_s - elapsed_s))} left")
     if fold.gpu_seconds:
         parts.append(f"{fold.gpu_seconds / 3600:.2f} GPU-hours")
     if fold.usd:
@@ -182,8 +182,9 @@ class LiveView:
             f"{counts['failed']} failed",
         )
         table = Table(expand=True, box=None, header_style="bold")
-        for column in ("trial", "step", rules.metric, "curve", "point"):
-            table.add_column(column, no_wrap=True, overflow="ellipsis")
+        for column, width in (("trial", 9), ("step", 5), (rules.metric, max(10, len(rules.metric))), ("curve", 12)):
+            table.add_column(column, no_wrap=True, width=width)
+        table.add_column("point", no_wrap=True, overflow="ellipsis", ratio=1)
         for name in list(fold.running):
             table.add_row(*self._row(fold.trials[name]))
         best = best_trial(fold, rules.mode)
@@ -192,7 +193,8 @@ class LiveView:
             if best
             else Text("no complete trial yet", style="dim")
         )
-        foot = Text(remaining_text(fold, rules), style="dim")
+        elapsed_s = fold.active_seconds + max(0.0, time.time() - fold.last_t)
+        foot = Text(remaining_text(fold, rules, elapsed_s), style="dim")
         news = [Text(line, style="dim", no_wrap=True, overflow="ellipsis") for line in self._news]
         title = fold.started.study if fold.started else ""
         return Panel(Group(head, table, best_line, foot, *news), title=f"study {title}", title_align="left")
