@@ -39,6 +39,7 @@ def _exists(torch: Any, name: str) -> bool:
 
 def _load_real_operators() -> None:
     """Load torchvision's compiled library if it fits this torch, without running torchvision's own import."""
+    import contextlib
     import importlib.machinery
     import importlib.util
     from pathlib import Path
@@ -50,8 +51,6 @@ def _load_real_operators() -> None:
         for suffix in importlib.machinery.EXTENSION_SUFFIXES:
             library = Path(folder) / f"_C{suffix}"
             if library.exists():
-                try:
+                with contextlib.suppress(OSError):  # built for CUDA libraries that are not here
                     torch.ops.load_library(str(library))
-                except OSError:  # built for CUDA libraries that are not here
-                    pass
                 return

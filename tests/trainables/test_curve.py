@@ -19,7 +19,9 @@ def reporter(folder: Path, **more: int) -> FakeReporter:
 
 def test_the_best_point_is_the_one_the_spec_names() -> None:
     best = limit(CurveSpec(lr=BEST_LR, depth=BEST_DEPTH))
-    others = [limit(CurveSpec(lr=lr, depth=depth)) for lr in (1e-3, 1e-2, 1e-1) for depth in (3, 4, 5) if (lr, depth) != (BEST_LR, BEST_DEPTH)]
+    others = [
+        limit(CurveSpec(lr=lr, depth=depth)) for lr in (1e-3, 1e-2, 1e-1) for depth in (3, 4, 5) if (lr, depth) != (BEST_LR, BEST_DEPTH)
+    ]
     assert best == 1.0 and max(others) < best
 
 
@@ -59,7 +61,8 @@ def test_a_crash_kills_the_process_once_and_then_lets_the_trial_pass(tmp_path: P
     code = (
         "import sys; from pathlib import Path; from tests.trainables.reporting import FakeReporter\n"
         "from trainables.curve.spec import *; from trainables.curve.recipe import train\n"
-        "r = FakeReporter(Path(sys.argv[1]), METRICS); train(CurveSpec(epochs=5, crash_at_step=3), r); print(r.reports[0][0], r.reports[-1][0])"
+        "r = FakeReporter(Path(sys.argv[1]), METRICS); train(CurveSpec(epochs=5, crash_at_step=3), r)\n"
+        "print(r.reports[0][0], r.reports[-1][0])"
     )
     first, second = (subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True) for _ in range(2))
     assert first.returncode == -9

@@ -37,7 +37,9 @@ def test_the_global_generator_is_left_as_it_was() -> None:
     assert torch.equal(torch.rand(3), expected)
 
 
-@pytest.mark.parametrize("fields", [{"rotate_degrees": 30}, {"jitter": [0.4, 0.4, 0.4]}, {"hue": 0.3}, {"random_resized_crop": [0.3, 0.9]}, {"rand_augment": {}}])
+@pytest.mark.parametrize(
+    "fields", [{"rotate_degrees": 30}, {"jitter": [0.4, 0.4, 0.4]}, {"hue": 0.3}, {"random_resized_crop": [0.3, 0.9]}, {"rand_augment": {}}]
+)
 def test_each_image_has_its_own_draw_and_stays_in_range(fields: dict[str, object]) -> None:
     same = batch(1).expand(6, -1, -1, -1)
     changed = augment(same, AugmentSpec.model_validate({"hflip": False, **fields}), seeded())

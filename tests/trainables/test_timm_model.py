@@ -162,7 +162,7 @@ def test_timms_own_safetensors_load_by_name_whatever_their_classes(tmp_path: Pat
 
 def test_weights_of_another_architecture_are_refused_with_the_tensor(tmp_path: Path) -> None:
     save_file(plain_body(ModelSpec(name="test_vit", weights="none")).state_dict(), tmp_path / "vit.safetensors")
-    with pytest.raises(UserError, match="use weights of the architecture that model.name names"):
+    with pytest.raises(UserError, match=r"use weights of the architecture that model.name names"):
         pretrained(spec("test_resnet", str(tmp_path / "vit.safetensors")))
 
 

@@ -22,7 +22,6 @@ from trainables.timm_cnn.preflight import look_at_data  # noqa: E402
 from trainables.timm_cnn.spec import METRICS, TimmCnnSpec  # noqa: E402
 from tune.core.errors import FailTrial, RetryTrial, UserError  # noqa: E402
 
-
 WITHOUT_CHANCE: dict[str, Any] = {  # no batch norm, no dropout, no augmentation: the same however a batch is divided
     "model": {"name": "test_convnext", "weights": "none", "drop": 0.0}, "augment": {"hflip": False}, "epochs": 2, "batch": 20
 }  # fmt: skip
@@ -115,7 +114,7 @@ def test_a_stopped_trial_is_not_tested_but_one_stopped_at_its_last_epoch_is(pict
 
 
 def test_a_loss_that_is_no_number_fails_the_trial_by_name(pictures: Path, tmp_path: Path) -> None:
-    with pytest.raises(FailTrial, match="not_finite: (train|val)/loss is (nan|inf) in epoch [0-9]"):
+    with pytest.raises(FailTrial, match=r"not_finite: (train|val)/loss is (nan|inf) in epoch [0-9]"):
         recipe.train(tiny(pictures, optim={"kind": "sgd", "lr": 10.0, "head_lr_factor": 1e4}, clip_grad_norm=None), reporter(tmp_path))
 
 

@@ -8,8 +8,8 @@ import pytest
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 
-from tune.core.study import StudySpec
 from trainables.timm_cnn.spec import METRICS, TimmCnnSpec
+from tune.core.study import StudySpec
 
 PAPERS = Path("configs/papers/roumeliotis2025")
 
@@ -39,15 +39,21 @@ def test_every_field_is_described() -> None:
     def lacking(model: dict[str, object], name: str) -> list[str]:
         properties = model.get("properties", {})
         assert isinstance(properties, dict)
-        return [f"{name}.{key}" for key, value in properties.items() if key not in ("kind", "data", "engine") and not value.get("description")]
+        return [
+            f"{name}.{key}" for key, value in properties.items() if key not in ("kind", "data", "engine") and not value.get("description")
+        ]
 
     schema = TimmCnnSpec.model_json_schema()
     own = ("ModelSpec", "OptimSpec", "CosineSchedule", "PlateauSchedule", "LossSpec", "AugmentSpec", "EarlyStopSpec", "RefitSpec")
-    assert [*lacking(schema, "TimmCnnSpec"), *(miss for part in own if part in schema["$defs"] for miss in lacking(schema["$defs"][part], part))] == []
+    assert [
+        *lacking(schema, "TimmCnnSpec"),
+        *(miss for part in own if part in schema["$defs"] for miss in lacking(schema["$defs"][part], part)),
+    ] == []
 
 
 def test_reading_the_spec_loads_neither_torch_nor_timm() -> None:
-    code = "import sys, trainables.timm_cnn.spec, trainables.curve.spec; print([m for m in ('torch', 'timm', 'ray', 'numpy') if m in sys.modules])"
+    heavy = "[name for name in ('torch', 'timm', 'ray', 'numpy') if name in sys.modules]"
+    code = f"import sys, trainables.timm_cnn.spec, trainables.curve.spec; print({heavy})"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 
@@ -64,7 +70,10 @@ def test_the_published_search_is_written_down(model: str, size_px: int) -> None:
     if model == "convnext_tiny":
         space["optim.weight_decay"] = {"float": [1e-5, 1e-2], "log": True}
     written = YAML(typ="safe").load(PAPERS / f"{model}_{size_px}.yaml")["space"]
-    numbers = {key: {kind: [float(v) for v in value] if kind == "float" else value for kind, value in entry.items()} for key, entry in written.items()}
+    numbers = {
+        key: {kind: [float(v) for v in value] if kind == "float" else value for kind, value in entry.items()}
+        for key, entry in written.items()
+    }
     assert list(numbers.items()) == list(space.items())  # the order decides what TPE draws
 
 

@@ -13,9 +13,9 @@ import signal
 import time
 from pathlib import Path
 
+from trainables.curve.spec import CurveSpec
 from tune.core.errors import FailTrial
 from tune.core.ports import Outcome, Reporter
-from trainables.curve.spec import CurveSpec
 
 BEST_LR, BEST_DEPTH = 1e-2, 4
 _FLOOR = 1e-3  # scores stay in [_FLOOR, 1], so that the loss is finite

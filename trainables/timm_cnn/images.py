@@ -65,9 +65,7 @@ def derived_seed(seed: int, *path: str | int) -> int:
     return int.from_bytes(digest[:7], "big")
 
 
-def epoch_pieces(
-    rows: NDArray[np.int64], batch: int, accumulation: int, reporter: Reporter, shuffle_seed: int
-) -> Iterator[Piece]:
+def epoch_pieces(rows: NDArray[np.int64], batch: int, accumulation: int, reporter: Reporter, shuffle_seed: int) -> Iterator[Piece]:
     """This rank's micro-batches of one epoch, `accumulation` of them for each batch.
 
     The last batch may be smaller. It is left out if it has fewer rows than there are pieces, or one row where others have gone
@@ -83,9 +81,7 @@ def epoch_pieces(
             yield Piece(part, len(chosen))
 
 
-def evaluate(
-    forward: Callable[[torch.Tensor], torch.Tensor], images: Images, rows: NDArray[np.int64], reporter: Reporter
-) -> Evaluation:
+def evaluate(forward: Callable[[torch.Tensor], torch.Tensor], images: Images, rows: NDArray[np.int64], reporter: Reporter) -> Evaluation:
     """Loss and counts over `rows`, each rank its share. `forward` is of a module in eval mode."""
     counts = torch.zeros(images.n_classes, images.n_classes, dtype=torch.float64)
     loss_sum = torch.zeros((), dtype=torch.float64)

@@ -46,8 +46,8 @@ class FineTuned(nn.Module):
 class PixelScale:
     """(pixel - mean) / std on 0..255, by channel."""
 
-    mean_3: tuple[float, float, float]
-    std_3: tuple[float, float, float]
+    mean_3: tuple[float, ...]
+    std_3: tuple[float, ...]
 
     def apply(self, pixels_B3HW: torch.Tensor) -> torch.Tensor:
         """`pixels_B3HW`: 0..255, float32."""
@@ -88,9 +88,7 @@ def parameter_groups(module: FineTuned, optim: OptimSpec) -> list[ParamGroup]:
     """Optimiser groups: the trained part of the body (left out if nothing of it is trained), and the head with its faster rate."""
     rates = {"body": optim.lr, "head": optim.lr * optim.head_lr_factor}
     trained = {"body": [part for part in module.body.parameters() if part.requires_grad], "head": list(module.head.parameters())}
-    return [
-        ParamGroup(name=name, params=trained[name], lr=rates[name], weight_decay=optim.weight_decay) for name in rates if trained[name]
-    ]
+    return [ParamGroup(name=name, params=trained[name], lr=rates[name], weight_decay=optim.weight_decay) for name in rates if trained[name]]
 
 
 def optimizer_spec(optim: OptimSpec) -> AdamSpec | SgdSpec:
@@ -128,7 +126,9 @@ def _trained_names(body: Any, tune_depth: str | int) -> list[str]:
     n_stages = {"all": len(grouped), "last_stage": 1}.get(tune_depth, tune_depth) if isinstance(tune_depth, str) else tune_depth
     assert isinstance(n_stages, int)
     if n_stages > len(grouped):
-        raise UserError(Problem("trainable.tune_depth", f"{n_stages}, but the model has {len(grouped)} stages", f"set 1 to {len(grouped)}, or all"))
+        raise UserError(
+            Problem("trainable.tune_depth", f"{n_stages}, but the model has {len(grouped)} stages", f"set 1 to {len(grouped)}, or all")
+        )
     return [name for stage in grouped[-n_stages:] for name in stage]
 
 
@@ -150,5 +150,3 @@ def _pixel_scale(spec: TimmCnnSpec, mean: tuple[float, ...], std: tuple[float, .
         mean, std = _IMAGENET
     scaled_mean, scaled_std = (tuple(float(np.float32(value * 255)) for value in values) for values in (mean, std))
     return PixelScale(scaled_mean, scaled_std)
-
-

@@ -30,6 +30,8 @@ def draw_confusion(confusion_CC: Counts, classes: Sequence[str], path: Path) -> 
     axes.set_title(f"accuracy {accuracy:.3f}, {int(confusion_CC.sum())} images")
     if n <= _MOST_NUMBERED:
         for i, j in zip(*confusion_CC.nonzero(), strict=True):
-            axes.text(j, i, str(confusion_CC[i, j]), ha="center", va="center", color="white" if share_CC[i, j] > 0.5 else "black", fontsize=8)
+            axes.text(
+                j, i, str(confusion_CC[i, j]), ha="center", va="center", color="white" if share_CC[i, j] > 0.5 else "black", fontsize=8
+            )
     figure.colorbar(shown, ax=axes, label="share of the true class", shrink=0.8)
     figure.savefig(path, dpi=110)

@@ -157,7 +157,9 @@ def _train_epoch(spec: TimmCnnSpec, task: Task, engine: Engine, reporter: Report
             _finite(float(loss_sum), "train/loss", epoch)
     totals = summed(torch.stack([loss_sum.cpu(), torch.tensor(float(n_rows), dtype=torch.float64)]), reporter)
     if not totals[1]:
-        raise FailTrial("no_batches", f"{len(task.split['train'])} training images do not fill {n_pieces} micro-batches; lower engine.accumulation")
+        raise FailTrial(
+            "no_batches", f"{len(task.split['train'])} training images do not fill {n_pieces} micro-batches; lower engine.accumulation"
+        )
     mean = float(totals[0]) / float(totals[1])
     _finite(mean, "train/loss", epoch)
     return mean, int(totals[1])

