@@ -77,7 +77,7 @@ def test_a_final_metric_does_not_bend_the_curve_of_the_same_name() -> None:
 
 
 def test_status_state_and_reason_follow_the_end_of_a_trial() -> None:
-    for state, status in (("complete", "FINISHED"), ("pruned", "KILLED"), ("failed", "FAILED")):
+    for state, status in (("complete", "FINISHED"), ("pruned", "FINISHED"), ("failed", "FAILED")):
         sheet = one_trial(Ended("t0000", state, None, reason="because", detail="of this"))["t0000"]  # type: ignore[arg-type]
         assert (sheet.status, sheet.tags["phasetune.state"]) == (status, state)
         assert sheet.tags["phasetune.reason"] == "because" and sheet.tags["phasetune.detail"] == "of this"

@@ -1,3 +1,5 @@
+"""What classification metrics promises."""
+
 from __future__ import annotations
 
 import numpy as np

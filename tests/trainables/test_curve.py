@@ -1,3 +1,5 @@
+"""What curve promises."""
+
 from __future__ import annotations
 
 import json

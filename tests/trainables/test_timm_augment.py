@@ -1,3 +1,5 @@
+"""What timm augment promises."""
+
 from __future__ import annotations
 
 import pytest

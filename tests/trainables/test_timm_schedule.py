@@ -1,3 +1,5 @@
+"""What timm schedule promises."""
+
 from __future__ import annotations
 
 import json

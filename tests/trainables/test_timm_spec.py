@@ -1,3 +1,5 @@
+"""What timm spec promises."""
+
 from __future__ import annotations
 
 import subprocess

@@ -40,7 +40,7 @@ STUDY_TAG, TRIAL_TAG, SEQ_TAG = "phasetune.study", "phasetune.trial", "phasetune
 PARENT = ""  # the key of the study's own run among the trials' (no trial has an empty id)
 
 RunStatus = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
-_TRIAL_STATUS: dict[str, RunStatus] = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
+_TRIAL_STATUS: dict[str, RunStatus] = {"complete": "FINISHED", "pruned": "FINISHED", "failed": "FAILED"}
 _STUDY_STATUS: dict[str, RunStatus] = {"done": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
 
 
