@@ -1,4 +1,4 @@
-"""What classification metrics promises."""
+"""The scores against scikit-learn's, from counts alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What curve promises."""
+"""The synthetic curve: its optimum, its seed, its planned troubles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What timm augment promises."""
+"""Random changes of training images: whose draws they are, and what they leave alone."""
 
 from __future__ import annotations
 

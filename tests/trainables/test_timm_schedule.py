@@ -1,4 +1,4 @@
-"""What timm schedule promises."""
+"""Learning rate, early stopping and the kept epoch, against torch's own schedulers."""
 
 from __future__ import annotations
 

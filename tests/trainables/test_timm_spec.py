@@ -1,4 +1,4 @@
-"""What timm spec promises."""
+"""What a timm_cnn spec refuses, and that the shipped paper studies say what was published."""
 
 from __future__ import annotations
 
