@@ -2,9 +2,10 @@
 
     python -m tests.bench.zero_soak [--trials 200] [--stages 0,1,2,3] [--stock-trials 30]
 
-A trial opens an engine over a fresh model of 8.4 million parameters (34 MB in fp32), trains two batches, and closes it. Each row is a
-process of its own. Resident memory is read after 10 trials, when allocators have settled, and at the end; growth is the slope of a
-straight line through the readings after each trial between the two, since an allocator keeps or returns 32 MB at a time. "stock" is `engine.destroy()`, dropping every name and `gc.collect()`, as DeepSpeed's documentation has it.
+A trial opens an engine over a fresh model of 8.4 million parameters (34 MB in fp32), trains two batches, and closes it. Each row is
+a process of its own. Resident memory is read after 10 trials, when allocators have settled, and at the end; MB a trial is the slope
+of a straight line through the readings after each trial between the two, since an allocator keeps or returns tens of MB at a time.
+"stock" is `engine.destroy()`, dropping every name, and `gc.collect()`.
 """
 
 from __future__ import annotations
@@ -104,9 +105,9 @@ def _open(stage: int, seed: int) -> Any:
         optimizer=AdamWSpec(),
         engine=EngineSpec(zero=ZeroSpec(stage=stage)),
         batch=8,
-        clip_grad_norm=1.0,  # type: ignore[arg-type]
+        clip_grad_norm=1.0,
         reporter=SimpleNamespace(rank=0, world_size=1, device="cpu"),
-    )  # type: ignore[arg-type]
+    )
 
 
 def _batches(seed: int) -> list[tuple[Any, Any]]:

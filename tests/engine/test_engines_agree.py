@@ -32,8 +32,13 @@ def ranks() -> list[dict[str, Any]]:
         outs = [Path(folder, f"rank{rank}.json") for rank in (0, 1)]
         logs = [Path(folder, f"rank{rank}.log") for rank in (0, 1)]
         processes = [
-            subprocess.Popen([sys.executable, "-m", "tests.engine.two_ranks", str(rank), str(Path(folder, "rendezvous")), str(out)],
-                             cwd=ROOT, env=environment, stdout=log.open("w"), stderr=subprocess.STDOUT)
+            subprocess.Popen(
+                [sys.executable, "-m", "tests.engine.two_ranks", str(rank), str(Path(folder, "rendezvous")), str(out)],
+                cwd=ROOT,
+                env=environment,
+                stdout=log.open("w"),
+                stderr=subprocess.STDOUT,
+            )
             for rank, (out, log) in enumerate(zip(outs, logs, strict=True))
         ]
         try:
@@ -73,7 +78,7 @@ def test_every_engine_trains_as_a_plain_torch_loop_does(seen: dict[str, Any], en
     assert apart(got["weights"], wanted["weights"]) < 1e-5
 
 
-def test_the_compared_trainings_learn_and_clip(seen: dict[str, Any]) -> None:
+def test_the_compared_trainings_move_and_clip(seen: dict[str, Any]) -> None:
     """Else agreement would say little: losses move, and the clip norm changes them."""
     clipped, unclipped = seen["reference/sgd"]["losses"], seen["reference/unclipped"]["losses"]
     assert max(clipped) - min(clipped) > 0.1

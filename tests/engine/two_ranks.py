@@ -27,6 +27,7 @@ from tune.core.errors import FailTrial
 
 BATCH, STEPS, CLIP = 16, 10, 0.5
 OPTIMIZERS: dict[str, Any] = {"adam": AdamSpec(eps=1e-6), "adamw": AdamWSpec(betas=(0.8, 0.99)), "sgd": SgdSpec(nesterov=True)}
+LR = {"adam": 5e-3, "adamw": 5e-3, "sgd": 5e-2}
 SPLIT = {"persistence_threshold_elements": 0}  # else parameters this small stay whole at stage 3
 ENGINES: dict[str, ZeroSpec | None] = {
     "ddp": None,
@@ -55,18 +56,21 @@ class Net(nn.Module):
         return self.head(self.again(self.body(self.stem(inputs_BD))).relu())
 
 
-def net(seed: int = 0, *, norm: type[nn.Module] = nn.LayerNorm) -> tuple[nn.Module, list[Any]]:
+def net(seed: int = 0, *, norm: type[nn.Module] = nn.LayerNorm, lr: float = LR["adamw"]) -> tuple[nn.Module, list[Any]]:
     torch.manual_seed(seed)
     module = Net(norm)
     head = list(module.head.parameters())
     body = [p for p in module.parameters() if p.requires_grad and all(p is not other for other in head)]
-    return module, [{"name": "body", "params": body, "lr": 2e-3, "weight_decay": 0.1},
-                    {"name": "head", "params": head, "lr": 2e-2, "weight_decay": 0.0}]
+    return module, [
+        {"name": "body", "params": body, "lr": lr, "weight_decay": 0.1},
+        {"name": "head", "params": head, "lr": lr * 10, "weight_decay": 0.0},
+    ]
 
 
 def batch_of(step: int) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(1000 + step)
-    return torch.randn(BATCH, 12, generator=generator) * (1 + step % 3), torch.randint(5, (BATCH,), generator=generator)
+    """Inputs whose class can be learnt: the largest of the first five."""
+    inputs_BD = torch.randn(BATCH, 12, generator=torch.Generator().manual_seed(1000 + step))
+    return inputs_BD, inputs_BD[:, :5].argmax(dim=1)
 
 
 def lr_factor(step: int) -> float:
@@ -79,10 +83,18 @@ class Rank:
         self.reporter: Any = SimpleNamespace(rank=rank, world_size=2, device="cpu")
         self.left_behind: list[str] = []
 
-    def open(self, name: str, module: nn.Module, groups: list[Any], *, optimizer: str = "adamw", clip: float | None = CLIP,
-             **spec: Any) -> Engine:
-        return open_engine(module, groups, optimizer=OPTIMIZERS[optimizer], engine=EngineSpec(zero=ENGINES[name], **spec),
-                           batch=BATCH, clip_grad_norm=clip, reporter=self.reporter)
+    def open(
+        self, name: str, module: nn.Module, groups: list[Any], *, optimizer: str = "adamw", clip: float | None = CLIP, **spec: Any
+    ) -> Engine:
+        return open_engine(
+            module,
+            groups,
+            optimizer=OPTIMIZERS[optimizer],
+            engine=EngineSpec(zero=ENGINES[name], **spec),
+            batch=BATCH,
+            clip_grad_norm=clip,
+            reporter=self.reporter,
+        )
 
     def train(self, engine: Engine, steps: range) -> list[float]:
         """Mean losses of whole batches, over both ranks; micro-batches alternate between the ranks."""
@@ -115,7 +127,7 @@ class Rank:
     # ---- cases
 
     def agree(self, name: str, optimizer: str, **spec: Any) -> dict[str, Any]:
-        module, groups = net()
+        module, groups = net(lr=LR[optimizer])
         engine = self.open(name, module, groups, optimizer=optimizer, **spec)
         losses = self.train(engine, range(STEPS))
         weights = {key: tensor.tolist() for key, tensor in engine.weights().items()}
@@ -195,8 +207,12 @@ class Rank:
 
         torch.manual_seed(0)
         module = timm.create_model("test_vit", num_classes=5, img_size=32)
-        engine = self.open(name, module, [{"name": "all", "params": list(module.parameters()), "lr": 1e-3, "weight_decay": 0.0}],
-                           activation_checkpointing=switched_on)
+        engine = self.open(
+            name,
+            module,
+            [{"name": "all", "params": list(module.parameters()), "lr": 1e-3, "weight_decay": 0.0}],
+            activation_checkpointing=switched_on,
+        )
         calls: list[int] = []
         module.blocks[0].norm1.register_forward_hook(lambda *_: calls.append(1))
         losses = []
@@ -220,7 +236,7 @@ def shared_folder(rank: int) -> Path:
 
 def reference(optimizer: str, clip: float | None = CLIP) -> dict[str, Any]:
     """The same training in a few lines of plain torch, over whole batches."""
-    module, groups = net()
+    module, groups = net(lr=LR[optimizer])
     kind: Any = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[optimizer]
     options: Any = {"adam": {"eps": 1e-6}, "adamw": {"betas": (0.8, 0.99)}, "sgd": {"momentum": 0.9, "nesterov": True}}[optimizer]
     steps = kind([{key: group[key] for key in ("params", "lr", "weight_decay")} for group in groups], **options)
