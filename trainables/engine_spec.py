@@ -111,6 +111,13 @@ class EngineSpec(_Spec):
     activation_checkpointing: bool = False
     """Recompute activations in backward instead of keeping them: less memory, about a third more time."""
 
+    @model_validator(mode="after")
+    def _fp16_needs_a_stage(self) -> EngineSpec:
+        if self.precision == "fp16" and self.zero is not None and self.zero.stage == 0:
+            # seen in 0.19.8: its optimizer for this case ignores the clip norm and takes other steps than plain training
+            raise ValueError("precision: fp16 at zero stage: 0 does not train as it should in DeepSpeed; leave zero out, or set stage: 1")
+        return self
+
 
 def micro_batch_of(batch: int, workers: int, spec: EngineSpec, *, where: str = "engine.micro_batch") -> int:
     """Samples per worker and micro-step, with micro x accumulation x workers = `batch` (the global one).

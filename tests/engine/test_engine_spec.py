@@ -97,6 +97,11 @@ def test_a_zero_field_that_would_do_nothing_is_refused(fields: dict[str, object]
         ZeroSpec.model_validate(fields)
 
 
+def test_fp16_at_stage_0_is_refused() -> None:
+    with pytest.raises(ValidationError, match="leave zero out, or set stage: 1"):
+        EngineSpec(precision="fp16", zero=ZeroSpec(stage=0))
+
+
 def test_fp16_on_a_cpu_is_refused_with_a_reason_and_allowed_on_a_gpu() -> None:
     (problem,) = engine_problems(EngineSpec(precision="fp16"), "cpu", where="trainable.engine")
     assert problem.where == "trainable.engine.precision" and "fp16 on a CPU" in problem.got and "bf16 or fp32" in problem.fix

@@ -101,7 +101,7 @@ def open_engine(
 
     groups: what is trained; every other parameter must have requires_grad False. batch: the global one, over all ranks.
     With several ranks the caller has initialised torch.distributed (gloo on CPU, nccl on GPU). Raises UserError for a batch that
-    does not divide and for a precision the device lacks.
+    does not divide and for a precision the device lacks, FailTrial for a model that cannot be computed as asked.
     """
     problems = engine_problems(engine, reporter.device)
     if problems:
@@ -117,6 +117,9 @@ def open_engine(
 
         return TorchEngine(module, groups, optimizer=optimizer, spec=engine, micro_batch=micro_batch,
                            clip_grad_norm=clip_grad_norm, reporter=reporter)
+    if engine.precision == "fp16" and any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in module.modules()):
+        # DeepSpeed casts BatchNorm's weights to fp16 and leaves its statistics in fp32; torch refuses the mixture
+        raise FailTrial("fp16_batch_norm", "a model with BatchNorm in fp16 under DeepSpeed; set precision: bf16, or leave zero out")
     from trainables.adapters.zero_engine import ZeroEngine  # importing DeepSpeed costs 4.5 s
 
     return ZeroEngine(module, groups, optimizer=optimizer, spec=engine, batch=batch,

@@ -113,7 +113,7 @@ class ZeroEngine:
             tensors: dict[str, Tensor] = {}
             numbers: dict[str, float] = {}
             for i, master in enumerate(self._masters()):
-                if self._stage > 0 or self._half:
+                if self._stage > 0:
                     tensors[f"{i}.master"] = master.data
                 for key, value in self._engine.basic_optimizer.state.get(master, {}).items():
                     if isinstance(value, Tensor):
@@ -146,9 +146,8 @@ class ZeroEngine:
                     kept[key] = value.clone() if value.dim() == 0 else value.to(master.device, copy=True)
                 else:
                     kept[key] = value
-        scaler = getattr(self._engine.optimizer, "loss_scaler", None)
         for key, value in facts["scaler"].items():
-            setattr(scaler, key, value)
+            setattr(self._engine.optimizer.loss_scaler, key, value)
         self.set_lr_factor(facts["lr_factor"])
 
     def weights(self) -> dict[str, Tensor]:
@@ -178,9 +177,7 @@ class ZeroEngine:
 
     def _scaler(self) -> dict[str, float]:
         """State of fp16's dynamic loss scale; empty for the other precisions."""
-        if not self._half:
-            return {}
-        scaler = self._engine.optimizer.loss_scaler
+        scaler = self._engine.optimizer.loss_scaler if self._half else None
         return {key: getattr(scaler, key) for key in SCALER_FACTS if hasattr(scaler, key)}
 
     def _masters(self) -> list[Tensor]:
