@@ -5,6 +5,7 @@ It reads the same `StudyFold` that the search writes, from the same thread, and 
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -86,8 +87,11 @@ class PlainView:
             self.say(f"[{clock(self._fold.active_seconds):>11}] {text}")
 
     def say(self, text: str) -> None:
-        self._stream.write(f"{text}\n")
-        self._stream.flush()
+        try:
+            self._stream.write(f"{text}\n")
+            self._stream.flush()
+        except OSError:  # the reader of our output is gone; the study goes on
+            self._stream = open(os.devnull, "w")  # noqa: SIM115 - it stays open for as long as the program
 
     def tick(self) -> None:
         pass

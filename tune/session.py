@@ -337,6 +337,10 @@ def _conduct(
     projection = MlflowProjection(study_dir, tracking_uri, spec.study.name)
     try:
         with JournalFile(study_dir) as store, interrupts:
+            if sum(1 for _ in store.lines()) != len(past):
+                raise UserError(Problem(str(study_dir), "another process went on with this study meanwhile", "resume it again"))
+            for _ in directory.take_stop_requests(study_dir):
+                pass  # left for a session that is gone
             journal = JournalWriter(store, SystemClock(), fold)
             search = make_search(spec, rules, journal)
             search.replay(past)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from pathlib import Path
 
@@ -28,4 +29,5 @@ class Housekeeping:
         for trial in self._fold.of_role("search"):
             if trial.ended and trial.trial not in kept:
                 for weights in (self._trials / trial.trial).glob("*.safetensors"):
-                    weights.unlink(missing_ok=True)
+                    with contextlib.suppress(OSError):
+                        weights.unlink()

@@ -23,7 +23,7 @@ from ray.tune import Callback, PlacementGroupFactory, Stopper, Trainable
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from tune.core.errors import FailTrial
+from tune.core.errors import FailTrial, StopStudy
 from tune.core.journal import GroupNoted
 from tune.core.search import Assignment, Search
 
@@ -173,6 +173,9 @@ class RayTuneExecutor:
                 self._charge(trial, use)
                 self._search.finish(trial, metrics, files)
                 self._give_back(key)
+            case ("failed", "group_start_failed", detail, _):  # no fault of the trial: it stays open for a resume
+                self._search.note(GroupNoted(lease.slot, "lost", detail))
+                raise StopStudy("group_start_failed", detail, "look at the cluster's free CPUs and GPUs and at Ray's worker logs")
             case ("failed", reason, detail, use):
                 self._charge(trial, use)
                 self._search.fail(trial, reason, detail)

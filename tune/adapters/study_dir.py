@@ -125,7 +125,7 @@ def take_stop_requests(study_dir: Path) -> Iterator[str | None]:
         return
     for path in sorted(requests.glob("*.json")):
         try:
-            wanted = json.loads(path.read_text())["stop"]
+            wanted = str(json.loads(path.read_text())["stop"])
         except (OSError, ValueError, KeyError, TypeError):
             wanted = None  # not ours: taken away without effect
         else:
@@ -143,5 +143,7 @@ def is_running(study_dir: Path) -> bool:
     try:
         with FileLock(str(lock_path), timeout=0):
             return False
-    except (Timeout, OSError):
+    except Timeout:
         return True
+    except OSError:  # a folder that cannot be written has no driver here
+        return False

@@ -229,7 +229,8 @@ class TrialView:
     role: Role
     point: Point
     state: Literal["waiting", "running"] | TrialState = "waiting"
-    attempt: int = 0
+    attempt: int = 0  # times it was started, resumes included
+    retries: int = 0  # times it was started again because something hit it
     slot: int | None = None
     curve: tuple[tuple[int, Mapping[str, float]], ...] = ()
     value: float | None = None
@@ -321,7 +322,8 @@ class StudyFold:
                 self.gpu_seconds += event.gpu_seconds
                 self.usd += event.usd
             case Retried():
-                self._put(self.trials[event.trial], state="waiting", reason=event.reason, detail=event.detail)
+                old = self.trials[event.trial]
+                self._put(old, state="waiting", retries=old.retries + 1, reason=event.reason, detail=event.detail)
             case Ended():
                 self._put(
                     self.trials[event.trial],

@@ -260,10 +260,12 @@ class Search:
     def retry(self, trial: str, reason: str, detail: str) -> None:
         """Something that may pass hit the trial: it will be handed out again, or fail by that name after `max_retries`."""
         view = self.fold.trials[trial]
-        if self._interrupting:
+        if view.decided_stop or view.stop_asked:  # it was over but for its last word
+            self._end_stopped(view)
+        elif self._interrupting:
             self._active.discard(trial)
-        elif view.attempt > self.rules.max_retries:
-            self.fail(trial, reason, f"{detail} (attempt {view.attempt} of {self.rules.max_retries + 1})")
+        elif view.retries >= self.rules.max_retries:
+            self.fail(trial, reason, f"{detail} (after {view.retries} retries)")
         else:
             self.journal.write(Retried(trial, view.attempt, reason, detail))
             self._active.discard(trial)
