@@ -37,6 +37,9 @@ class Program(click.Group):
         except StopStudy as error:
             click.echo(str(error), err=True)
             ctx.exit(1)
+        except KeyboardInterrupt:  # before or after a session, which hears Ctrl-C itself
+            click.echo("interrupted", err=True)
+            ctx.exit(3)
 
 
 @click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -89,9 +92,9 @@ def plan(study: Path, sets: tuple[str, ...], as_json: bool, address: str | None)
     phasetune plan configs/studies/quickstart.yaml
     """
     from tune.load import load_study
+    from tune.places import look_at_nodes
     from tune.plan import plan as plan_study
     from tune.plan import plan_text
-    from tune.session import look_at_nodes
 
     loaded = load_study(study, sets)
     planned = plan_study(loaded, look_at_nodes(loaded.spec, address))

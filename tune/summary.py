@@ -59,6 +59,9 @@ def as_text(fold: StudyFold, metric: str, mode: Mode, study_dir: str) -> str:
         lines.append(f"  cost       ${fold.usd:.2f}")
     for reason, n in Counter(t.reason for t in fold.of_role("search") if t.state == "failed").items():
         lines.append(f"  failed     {n} x {reason}")
+    for trial in (*fold.of_role("baseline"), *fold.of_role("refit")):
+        if trial.state == "failed":
+            lines.append(f"  {trial.role:<10} failed: {trial.reason}: {trial.detail}")
     if best is not None:
         lines.append(f"  best       {best.trial}  {metric} = {best.value:.4f}")
         lines += [f"               {key}: {value_text(value)}" for key, value in best.point.items()]

@@ -195,7 +195,9 @@ def decode(line: str) -> Entry:
     try:
         raw = json.loads(line)
         version, seq, t, kind = raw.pop("v"), raw.pop("seq"), raw.pop("t"), raw.pop("type")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if not (isinstance(seq, int) and isinstance(t, (int, float)) and isinstance(kind, str)):
+            raise TypeError("seq, t and type must be a whole number, a number and a word")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(Problem("journal.jsonl", f"a damaged line: {line[:80]!r} ({error})", "restore the file from a copy")) from None
     if version != VERSION:
         raise UserError(
@@ -283,6 +285,12 @@ class StudyFold:
             fold.apply(entry)
         return fold
 
+    def _known(self, trial: str, seq: int) -> None:
+        if trial not in self.trials:
+            raise UserError(
+                Problem(f"journal.jsonl: event {seq}", f"a trial '{trial}' that was never suggested", "restore the file from a copy")
+            )
+
     def count(self, state: str, role: Role = "search") -> int:
         return sum(trial.state == state and trial.role == role for trial in self.trials.values())
 
@@ -293,6 +301,8 @@ class StudyFold:
         event, t = entry.event, entry.t
         if not isinstance(event, (SessionStarted, StudyStarted)):
             self.active_seconds += max(0.0, t - self.last_t)
+        if isinstance(event, (Started, Reported, Charged, Retried, Ended)):
+            self._known(event.trial, entry.seq)
         self.last_t, self.next_seq = t, entry.seq + 1
         match event:
             case StudyStarted():

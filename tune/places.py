@@ -1,0 +1,157 @@
+"""Where a session's trials run: worker groups on a local Ray or a cluster, or this process. Part of the composition root.
+
+`placed` connects, refuses a trial that can never fit, and hands out a way to make an executor; when it is left, groups and Ray are
+gone. `Orders` turns an assignment of the search into what a group is told to run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tune.adapters.foreground import ForegroundExecutor
+from tune.core.ports import Decision
+from tune.core.search import Assignment, Search
+from tune.core.shape import TrialShape
+from tune.core.study import StudySpec
+
+if TYPE_CHECKING:
+    from cluster.placement import NodeFree
+
+_CLOSE_GROUPS_S = 30.0
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where trials run: number of slots, words for people, and how to make an executor for a search."""
+
+    slots: int
+    words: str
+    executor: Callable[[Search, Orders, Callable[[], None]], Any]
+
+
+@contextlib.contextmanager
+def placed(spec: StudySpec, address: str | None, foreground: bool) -> Iterator[Place]:
+    """Connect to the cluster, or not at all in the foreground; refuse a trial shape that can never fit."""
+    if foreground:
+        yield Place(1, "in this process, one trial at a time", _foreground_executor)
+        return
+    from cluster.placement import place
+    from cluster.ray_cluster import connect, disconnect, nodes
+
+    connection = connect(address or spec.cluster.address)
+    try:
+        found_nodes = nodes()
+        shape = shape_of_trial(spec, found_nodes)
+        found = place(found_nodes, shape, spec.cluster.concurrency)
+        hosts = _Hosts(shape, found.spans)
+
+        def ray_executor(search: Search, orders: Orders, poll: Callable[[], None]) -> Any:
+            from tune.adapters.ray_tune import RayTuneExecutor
+
+            def host(slot: int) -> tuple[Any, str]:
+                return hosts.make(slot, orders.scratch)
+
+            return RayTuneExecutor(search, found.slots, host, orders.order, orders.after_step, poll)
+
+        try:
+            yield Place(found.slots, found.why, ray_executor)
+        finally:
+            hosts.close()
+    finally:
+        disconnect(connection)
+
+
+def shape_of_trial(spec: StudySpec, nodes: Sequence[NodeFree]) -> TrialShape:
+    """The trial's shape with `gpus_per_worker: auto` settled by what the cluster has."""
+    gpus = spec.cluster.gpus_per_worker
+    has_gpus = any(node.gpus >= 1 for node in nodes)
+    return TrialShape(spec.cluster.workers, spec.cluster.cpus_per_worker, int(has_gpus) if gpus == "auto" else gpus)
+
+
+def look_at_nodes(spec: StudySpec, address: str | None) -> list[NodeFree]:
+    """What `plan` counts on: the nodes of the cluster at `address` or in the study, else this machine, without starting Ray."""
+    from cluster.placement import NodeFree
+
+    address = address or spec.cluster.address
+    if address == "local":
+        return [NodeFree("this machine", os.cpu_count() or 1, _n_gpus())]
+    from cluster.ray_cluster import connect, disconnect, nodes
+
+    connection = connect(address)
+    try:
+        return nodes()
+    finally:
+        disconnect(connection)
+
+
+def _n_gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()
+
+
+class _Hosts:
+    """The worker groups of this session, one a slot; made anew when one is lost."""
+
+    def __init__(self, shape: TrialShape, spans: bool):
+        self._shape, self._spans = shape, spans
+        self._made: dict[int, Any] = {}
+
+    def make(self, slot: int, scratch: Path) -> tuple[Any, str]:
+        from trainables.adapters.worker_group import WorkerGroup
+
+        group = self._made[slot] = WorkerGroup(self._shape, scratch, spans=self._spans)
+        return group.host, group.name
+
+    def close(self) -> None:
+        closing = [threading.Thread(target=group.close, daemon=True) for group in self._made.values()]
+        for thread in closing:
+            thread.start()
+        for thread in closing:
+            thread.join(_CLOSE_GROUPS_S)
+
+
+def _foreground_executor(search: Search, orders: Orders, poll: Callable[[], None]) -> ForegroundExecutor:
+    from trainables.adapters.attempt import run_in_foreground
+
+    def run_trial(assignment: Assignment, on_report: Callable[[int, dict[str, float]], Decision]) -> tuple[Any, ...]:
+        message: tuple[Any, ...] = run_in_foreground(orders.order(assignment), on_report, gpus=_n_gpus() and 1)
+        return message
+
+    return ForegroundExecutor(search, run_trial, orders.after_step, poll)
+
+
+class Orders:
+    """What a group is told to run for an assignment: the recipe of its role and the trainable with the point patched in."""
+
+    def __init__(self, spec: StudySpec, entry: Any, study_dir: Path):
+        self._spec, self._trials, self.scratch = spec, study_dir / "trials", study_dir / ".groups"
+        self._recipes = {"search": entry.recipe, "baseline": entry.baseline, "refit": entry.refit}
+        self._cache_dir = os.environ.get("PHASETUNE_CACHE") or str(Path.home() / ".cache" / "phasetune")
+
+    def order(self, assignment: Assignment) -> Any:
+        from trainables.adapters.order import Order
+
+        workdir = self._trials / assignment.trial
+        workdir.mkdir(parents=True, exist_ok=True)
+        return Order(
+            trial=assignment.trial,
+            kind=self._spec.kind,
+            recipe=self._recipes[assignment.role],
+            spec=self._spec.trainable_at(assignment.point),
+            seed=assignment.seed,
+            workdir=str(workdir),
+            cache_dir=self._cache_dir,
+            attempt=assignment.attempt,
+        )
+
+    def after_step(self, trial: str) -> int | None:
+        from trainables.adapters.checkpoint import step_of
+
+        return step_of(self._trials / trial)
