@@ -78,9 +78,7 @@ class ZeroSpec(_Spec):
     @model_validator(mode="after")
     def _no_dead_knobs(self) -> ZeroSpec:
         if self.offload_parameters == "cpu" and self.stage != 3:
-            raise ValueError(
-                f"offload_parameters: cpu needs stage: 3, got stage: {self.stage}; set stage: 3 or offload_parameters: none"
-            )
+            raise ValueError(f"offload_parameters: cpu needs stage: 3, got stage: {self.stage}; set stage: 3 or offload_parameters: none")
         if self.offload_optimizer == "cpu" and self.stage == 0:
             raise ValueError("offload_optimizer: cpu needs stage 1, 2 or 3, got stage: 0; set a stage or offload_optimizer: none")
         if self.offload_adam == "deepspeed" and self.offload_optimizer != "cpu":
@@ -151,7 +149,11 @@ def engine_problems(spec: EngineSpec, device: str, *, where: str = "engine") -> 
     """What this device ("cpu", "cuda:0") cannot do of the spec; empty if all is well."""
     problems = []
     if spec.precision == "fp16" and device == "cpu":
-        problems.append(Problem(f"{where}.precision", "fp16 on a CPU, where it has neither speed nor a tested loss scaler",
-                                "set precision to bf16 or fp32, or use a GPU"))
+        problems.append(
+            Problem(
+                f"{where}.precision",
+                "fp16 on a CPU, where it has neither speed nor a tested loss scaler",
+                "set precision to bf16 or fp32, or use a GPU",
+            )
+        )
     return problems
-

@@ -32,8 +32,13 @@ def deepspeed_json(
     assert spec.zero is not None, "plain torch has no DeepSpeed configuration"
     problems = engine_problems(spec, device)
     if spec.zero.offload_adam == "deepspeed" and not isinstance(optimizer, AdamSpec):
-        problems.append(Problem("engine.zero.offload_adam", f"deepspeed with optimizer {optimizer.kind}",
-                                "leave offload_adam out, or use the optimizer adam or adamw"))
+        problems.append(
+            Problem(
+                "engine.zero.offload_adam",
+                f"deepspeed with optimizer {optimizer.kind}",
+                "leave offload_adam out, or use the optimizer adam or adamw",
+            )
+        )
     if problems:
         raise UserError(problems)
     config: dict[str, Any] = {

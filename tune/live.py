@@ -25,7 +25,7 @@ from tune.core.journal import (
     TrialView,
 )
 from tune.core.search import Rules
-from tune.summary import best_trial, clock, point_text
+from tune.summary import clock, point_text
 
 _BARS = "▁▂▃▄▅▆▇█"
 _DRAW_EVERY_S = 0.25
@@ -117,7 +117,7 @@ class PlainView:
             case Retried(trial, attempt, reason, detail):
                 return f"{trial} attempt {attempt} was lost ({reason}); it will go on from its checkpoint. {detail}"
             case Ended(trial, state, value, _, _, reason, detail):
-                best = best_trial(fold, self._rules.mode)
+                best = fold.best(self._rules.mode)
                 ended = sum(fold.count(s) for s in ("complete", "pruned", "failed"))
                 total = f"/{self._rules.trials}" if self._rules.trials else ""
                 said = f"{value:.4f}" if value is not None else f"{reason}: {detail}"
@@ -191,7 +191,7 @@ class LiveView:
         table.add_column("point", no_wrap=True, overflow="ellipsis", ratio=1)
         for name in list(fold.running):
             table.add_row(*self._row(fold.trials[name]))
-        best = best_trial(fold, rules.mode)
+        best = fold.best(rules.mode)
         best_line = (
             Text(f"best {best.trial}  {rules.metric} {best.value:.4f}  {point_text(best.point)}", style="bold green")
             if best

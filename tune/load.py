@@ -118,9 +118,7 @@ class _Draft:
             kind = replace(kind, workers=sections["cluster"].workers)
         self._fill_ladder(sections, kind)
         known = kind or Kind("this kind", None, None)
-        self._add(
-            mistake for mistake in rules(sections, known) if kind is not None or mistake.path[0] not in ("metric", "trainable")
-        )
+        self._add(mistake for mistake in rules(sections, known) if kind is not None or mistake.path[0] not in ("metric", "trainable"))
         if self.problems:
             raise UserError(list(dict.fromkeys(self.problems)))
         assert kind is not None
@@ -182,9 +180,7 @@ class _Draft:
             return
         known = sorted(path.stem for path in self.clusters_dir.glob("*.yaml"))
         if not _CLUSTER_NAME.fullmatch(name) or name not in known:
-            fix = (
-                f"use local, {'one of ' + listed(known) if known else 'a file <name>.yaml under configs/clusters'}, or a mapping"
-            )
+            fix = f"use local, {'one of ' + listed(known) if known else 'a file <name>.yaml under configs/clusters'}, or a mapping"
             self._add([Mistake(("cluster",), f"{shown(name)}{did_you_mean(name, ('local', *known))}", fix)])
             del self.raw["cluster"]
             return
@@ -262,9 +258,7 @@ class _Draft:
         if kind is None or not isinstance(scheduler, AshaScheduler) or scheduler.max is not None:
             return
         if "space" in sections and "trainable" in sections:
-            sections["scheduler"] = scheduler.model_copy(
-                update={"max": trial_length(sections["trainable"], sections["space"], kind)}
-            )
+            sections["scheduler"] = scheduler.model_copy(update={"max": trial_length(sections["trainable"], sections["space"], kind)})
 
     # -- places ------------------------------------------------------------------------------------------------------------------
 

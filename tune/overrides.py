@@ -67,9 +67,7 @@ def _set_in_space(changed: dict[str, Any], rest: str, value: Any) -> tuple[Place
         if value is None:
             if entry not in space:
                 got = f"null for an entry that the space does not have{did_you_mean(entry, space)}"
-                return (), [
-                    Problem(f"--set space.{rest}", got, f"remove it; the space has {listed(list(space)) or 'no entries'}")
-                ]
+                return (), [Problem(f"--set space.{rest}", got, f"remove it; the space has {listed(list(space)) or 'no entries'}")]
             del space[entry]
         else:
             space[entry] = value
@@ -95,9 +93,7 @@ def _set_in_first(changed: dict[str, Any], rest: str, value: Any) -> tuple[Place
     assert isinstance(points, list)
     i = int(index)
     if key and not isinstance(points[i], dict):
-        return (), [
-            Problem(f"--set first.{rest}", f"a key inside first.{i}, which is {shown(points[i])}", f"set first.{i} as a whole")
-        ]
+        return (), [Problem(f"--set first.{rest}", f"a key inside first.{i}, which is {shown(points[i])}", f"set first.{i} as a whole")]
     if key:
         points[i][key] = value
         return ("first", i, key), []

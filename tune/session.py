@@ -112,16 +112,16 @@ def _check_tracking_uri(uri: str | None) -> None:
 def rules_of(spec: StudySpec, slots: int) -> Rules:
     """The search's rules from the study file."""
     entry = _catalog_entry(spec)
-    hours, trainable = spec.budget, spec.trainable_spec
+    trainable = spec.trainable_spec
     return Rules(
         metric=spec.metric.name,
         mode=spec.metric.mode,
         seed=spec.study.seed,
         slots=slots,
         trials=spec.budget.trials,
-        wall_s=hours.wall_hours * 3600 if hours.wall_hours is not None else None,
-        gpu_seconds=hours.gpu_hours * 3600 if hours.gpu_hours is not None else None,
-        usd=hours.usd,
+        wall_s=spec.budget.wall_s,
+        gpu_seconds=spec.budget.gpu_seconds,
+        usd=spec.budget.usd,
         max_retries=spec.cluster.max_retries,
         baseline=entry.baseline is not None and getattr(trainable, "baseline", False),
         refit=entry.refit is not None and getattr(trainable, "refit", None) is not None,

@@ -7,14 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tune.core.journal import StudyFold, TrialView
-from tune.core.metrics import Mode, best_index
-
-
-def best_trial(fold: StudyFold, mode: Mode) -> TrialView | None:
-    """The complete search trial with the best value."""
-    complete = [t for t in fold.of_role("search") if t.state == "complete" and t.value is not None]
-    i = best_index((t.value for t in complete if t.value is not None), mode)
-    return None if i is None else complete[i]
+from tune.core.metrics import Mode
 
 
 def state_of(fold: StudyFold) -> str:
@@ -24,7 +17,7 @@ def state_of(fold: StudyFold) -> str:
 
 def as_json(fold: StudyFold, mode: Mode, study_dir: str) -> dict[str, Any]:
     """The object that `--json` prints as its last line."""
-    best = best_trial(fold, mode)
+    best = fold.best(mode)
     summary: dict[str, Any] = {
         "study": fold.started.study if fold.started else None,
         "state": state_of(fold),
@@ -48,7 +41,7 @@ def all_metrics(trial: TrialView) -> dict[str, float]:
 
 def as_text(fold: StudyFold, metric: str, mode: Mode, study_dir: str) -> str:
     """The summary that a run ends with."""
-    best = best_trial(fold, mode)
+    best = fold.best(mode)
     counts = ", ".join(f"{fold.count(state)} {state}" for state in ("complete", "pruned", "failed"))
     title = fold.started.study if fold.started else study_dir
     why = f" ({fold.ended.why})" if fold.ended else ""

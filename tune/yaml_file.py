@@ -76,9 +76,7 @@ def read(path: Path, name: str | None = None) -> Document:
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path
         return _with(document, document.name, f"a file that cannot be read ({error})", "check the path and its permissions")
     if len(raw) > MOST_BYTES:
-        return _with(
-            document, document.name, f"more than {MOST_BYTES:,} bytes", "name a study file: this one is too long for one"
-        )
+        return _with(document, document.name, f"more than {MOST_BYTES:,} bytes", "name a study file: this one is too long for one")
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -168,13 +166,9 @@ class _Reader:
         if "\t" in indent or "'\\t'" in message:
             self._problem(where, "a tab", "indent with spaces: YAML does not allow tabs there")
         elif "mapping values are not allowed" in message:
-            self._problem(
-                where, f"{row.strip()[:60]!r}: {message}", "put text with ': ' in it between quotes, and check the indentation"
-            )
+            self._problem(where, f"{row.strip()[:60]!r}: {message}", "put text with ': ' in it between quotes, and check the indentation")
         else:
-            self._problem(
-                where, f"{row.strip()[:60]!r}: {message}", "check indentation, brackets and quotes at and above this line"
-            )
+            self._problem(where, f"{row.strip()[:60]!r}: {message}", "check indentation, brackets and quotes at and above this line")
 
     def _problem(self, where: str, got: str, fix: str) -> None:
         self.document.problems.append(Problem(where, got, fix))
@@ -223,9 +217,7 @@ class _Reader:
     def _alias(self, anchor: str, line: int) -> None:
         if anchor in self.open_anchors or anchor not in self.anchors:
             got = "which contains itself" if anchor in self.open_anchors else "which no anchor names before"
-            self._problem(
-                self._at(line, self._next_place()), f"*{anchor}, {got}", f"write the value out, or put &{anchor} before it"
-            )
+            self._problem(self._at(line, self._next_place()), f"*{anchor}, {got}", f"write the value out, or put &{anchor} before it")
             raise _Stop
         value, size = self.anchors[anchor]
         self._add(value, line, size, None)
@@ -285,9 +277,7 @@ class _Reader:
         if node.key == _MERGE and _MERGE not in node.own:
             merged = value if isinstance(value, list) else [value]
             if not all(isinstance(part, dict) for part in merged):
-                self._problem(
-                    self._at(node.key_line, node.place), "<< with something that is not a mapping", "merge mappings: << : *name"
-                )
+                self._problem(self._at(node.key_line, node.place), "<< with something that is not a mapping", "merge mappings: << : *name")
                 return
             node.merges += merged
         elif node.key not in node.value:
@@ -330,9 +320,7 @@ class _Reader:
         digits = text.lstrip("+-")
         if len(digits) > 1 and digits[0] == "0":
             fix = f"write {digits.lstrip('0') or '0'}, or quote it if it is text"
-            self._problem(
-                self._at(line, place), f"{text[:40]}, which is octal to some readers of YAML and decimal to others", fix
-            )
+            self._problem(self._at(line, place), f"{text[:40]}, which is octal to some readers of YAML and decimal to others", fix)
         if len(digits) > 18:
             self._problem(
                 self._at(line, place),

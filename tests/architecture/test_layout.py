@@ -22,9 +22,7 @@ FOLDERS = {"tune", "trainables", "cluster", "configs", "tests"}
 MAX_LINES = 400
 TEXT_FILES = {".py", ".yaml", ".yml", ".md", ".toml", ".txt", ".json", ".jsonl", ".csv", ".sh", ""}
 # Homes and mounts of one machine. Written in pieces, so that this file does not match itself.
-MACHINE_PATH = re.compile(
-    "|".join(rf"(?<![\w./-])/{name}/" for name in ("root", r"home/\w+", "Users", "work", "opt", "srv/jenkins"))
-)
+MACHINE_PATH = re.compile("|".join(rf"(?<![\w./-])/{name}/" for name in ("root", r"home/\w+", "Users", "work", "opt", "srv/jenkins")))
 
 
 def tracked_files() -> Iterator[Path]:

@@ -115,15 +115,15 @@ def open_engine(
     if engine.zero is None:
         from trainables.adapters.torch_engine import TorchEngine
 
-        return TorchEngine(module, groups, optimizer=optimizer, spec=engine, micro_batch=micro_batch,
-                           clip_grad_norm=clip_grad_norm, reporter=reporter)
+        return TorchEngine(
+            module, groups, optimizer=optimizer, spec=engine, micro_batch=micro_batch, clip_grad_norm=clip_grad_norm, reporter=reporter
+        )
     if engine.precision == "fp16" and any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in module.modules()):
         # DeepSpeed casts BatchNorm's weights to fp16 and leaves its statistics in fp32; torch refuses the mixture
         raise FailTrial("fp16_batch_norm", "a model with BatchNorm in fp16 under DeepSpeed; set precision: bf16, or leave zero out")
     from trainables.adapters.zero_engine import ZeroEngine  # importing DeepSpeed costs 4.5 s
 
-    return ZeroEngine(module, groups, optimizer=optimizer, spec=engine, batch=batch,
-                      clip_grad_norm=clip_grad_norm, reporter=reporter)
+    return ZeroEngine(module, groups, optimizer=optimizer, spec=engine, batch=batch, clip_grad_norm=clip_grad_norm, reporter=reporter)
 
 
 def switch_on_checkpointing(module: nn.Module) -> None:
@@ -137,8 +137,10 @@ def switch_on_checkpointing(module: nn.Module) -> None:
                 except AssertionError as error:  # timm: architectures without it assert
                     raise FailTrial("no_activation_checkpointing", f"{type(part).__name__}: {error}") from error
                 return
-    raise FailTrial("no_activation_checkpointing",
-                    f"{type(module).__name__} has no block that can recompute activations; set activation_checkpointing: false")
+    raise FailTrial(
+        "no_activation_checkpointing",
+        f"{type(module).__name__} has no block that can recompute activations; set activation_checkpointing: false",
+    )
 
 
 # ---- parts both engines use
@@ -210,8 +212,9 @@ def write_part(folder: Path, name: str, tensors: Mapping[str, Tensor], facts: Ma
     """`<name>.safetensors` and `<name>.json`."""
     from safetensors.torch import save_file
 
-    save_file({key: tensor.detach().to("cpu", copy=True).contiguous() for key, tensor in tensors.items()},
-              str(folder / f"{name}.safetensors"))
+    save_file(
+        {key: tensor.detach().to("cpu", copy=True).contiguous() for key, tensor in tensors.items()}, str(folder / f"{name}.safetensors")
+    )
     (folder / f"{name}.json").write_text(json.dumps({"format": FORMAT, **facts}, indent=1, allow_nan=False))
 
 

@@ -60,9 +60,7 @@ class _Lease:
 class Host:
     """See the module. `kill` ends the workers that `join` gave it. All methods run on one event loop."""
 
-    def __init__(
-        self, shape: TrialShape, limits: GroupLimits, kill: Callable[[Any], None], clock: Callable[[], float] = time.monotonic
-    ):
+    def __init__(self, shape: TrialShape, limits: GroupLimits, kill: Callable[[Any], None], clock: Callable[[], float] = time.monotonic):
         self._shape, self._limits, self._kill, self._clock = shape, limits, kill, clock
         self._bell = _Bell()
         self._generation = 0

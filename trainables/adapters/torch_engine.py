@@ -34,8 +34,17 @@ AUTOCAST_DTYPE = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 class TorchEngine:
     """See `Engine`. Made by `open_engine`."""
 
-    def __init__(self, module: nn.Module, groups: Sequence[ParamGroup], *, optimizer: AdamSpec | SgdSpec, spec: EngineSpec,
-                 micro_batch: int, clip_grad_norm: float | None, reporter: Reporter) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        groups: Sequence[ParamGroup],
+        *,
+        optimizer: AdamSpec | SgdSpec,
+        spec: EngineSpec,
+        micro_batch: int,
+        clip_grad_norm: float | None,
+        reporter: Reporter,
+    ) -> None:
         self.device = torch.device(reporter.device)
         self.module = module.to(self.device)
         self.micro_batch = micro_batch
@@ -53,8 +62,7 @@ class TorchEngine:
         self._ddp: DistributedDataParallel | None = None
         if self._world_size > 1:
             ids = [self.device.index or 0] if self.device.type == "cuda" else None
-            self._ddp = DistributedDataParallel(self.module, device_ids=ids,
-                                                broadcast_buffers=False, gradient_as_bucket_view=True)
+            self._ddp = DistributedDataParallel(self.module, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True)
 
     def forward(self, *inputs: Any, **named: Any) -> Any:
         # evaluation goes around DDP: its forward would take part in collectives
@@ -107,17 +115,25 @@ class TorchEngine:
             return  # every rank holds the same
         tensors = {f"module.{name}": tensor for name, tensor in self.module.state_dict().items()}
         state = self._optimizer.state_dict()["state"]
-        tensors |= {f"optimizer.{i}.{key}": value for i, values in state.items() for key, value in values.items()
-                    if isinstance(value, Tensor)}
-        write_part(folder, "engine", tensors, self._facts() | {
-            "lr_factor": self._lr_factor,
-            "scaler": self._scaler.state_dict() if self._scaler is not None else None,
-        })
+        tensors |= {
+            f"optimizer.{i}.{key}": value for i, values in state.items() for key, value in values.items() if isinstance(value, Tensor)
+        }
+        write_part(
+            folder,
+            "engine",
+            tensors,
+            self._facts()
+            | {
+                "lr_factor": self._lr_factor,
+                "scaler": self._scaler.state_dict() if self._scaler is not None else None,
+            },
+        )
 
     def load(self, folder: Path) -> None:
         tensors, facts = read_part(folder, "engine", self._facts())
-        self.module.load_state_dict({name.removeprefix("module."): tensor for name, tensor in tensors.items()
-                                     if name.startswith("module.")})
+        self.module.load_state_dict(
+            {name.removeprefix("module."): tensor for name, tensor in tensors.items() if name.startswith("module.")}
+        )
         state: dict[int, dict[str, Tensor]] = {}
         for name, tensor in tensors.items():
             if name.startswith("optimizer."):

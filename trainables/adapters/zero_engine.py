@@ -56,8 +56,17 @@ def warm_deepspeed(device: str) -> None:
 class ZeroEngine:
     """See `Engine`. Made by `open_engine`."""
 
-    def __init__(self, module: nn.Module, groups: Sequence[ParamGroup], *, optimizer: AdamSpec | SgdSpec, spec: EngineSpec,
-                 batch: int, clip_grad_norm: float | None, reporter: Reporter) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        groups: Sequence[ParamGroup],
+        *,
+        optimizer: AdamSpec | SgdSpec,
+        spec: EngineSpec,
+        batch: int,
+        clip_grad_norm: float | None,
+        reporter: Reporter,
+    ) -> None:
         assert spec.zero is not None
         warm_deepspeed(reporter.device)
         import deepspeed
@@ -71,8 +80,15 @@ class ZeroEngine:
         self._lr_factor = 1.0
         self._pending = 0
         self._peak = PeakMemory(self.device)
-        config = deepspeed_json(spec, batch=batch, workers=self._world_size, clip_grad_norm=clip_grad_norm, optimizer=optimizer,
-                                device=reporter.device, model_elements=sum(p.numel() for p in module.parameters()))
+        config = deepspeed_json(
+            spec,
+            batch=batch,
+            workers=self._world_size,
+            clip_grad_norm=clip_grad_norm,
+            optimizer=optimizer,
+            device=reporter.device,
+            model_elements=sum(p.numel() for p in module.parameters()),
+        )
         self.micro_batch: int = config["train_micro_batch_size_per_gpu"]
         parameters = [{key: group[key] for key in ("params", "lr", "weight_decay")} for group in groups]
         try:
@@ -169,8 +185,7 @@ class ZeroEngine:
     # ---- what a checkpoint is made of
 
     def _facts(self) -> dict[str, Any]:
-        return {"engine": "zero", "stage": self._stage, "half": self._half, "groups": len(self._base_lrs),
-                "workers": self._world_size}
+        return {"engine": "zero", "stage": self._stage, "half": self._half, "groups": len(self._base_lrs), "workers": self._world_size}
 
     def _part(self) -> str:
         return f"engine-rank{self._rank if self._stage > 0 else 0}"

@@ -23,9 +23,7 @@ class Housekeeping:
             return
         for name in ("checkpoint", "checkpoint.tmp", "checkpoint.old"):
             shutil.rmtree(self._trials / entry.event.trial / name, ignore_errors=True)
-        complete = [t for t in self._fold.of_role("search") if t.state == "complete" and t.value is not None]
-        complete.sort(key=lambda t: t.value or 0.0, reverse=self._mode == "max")
-        kept = {t.trial for t in complete[:KEEP_WEIGHTS_OF]}
+        kept = {t.trial for t in self._fold.ranked(self._mode)[:KEEP_WEIGHTS_OF]}
         for trial in self._fold.of_role("search"):
             if trial.ended and trial.trial not in kept:
                 for weights in (self._trials / trial.trial).glob("*.safetensors"):

@@ -30,6 +30,7 @@ from tune.core.journal import (
     Suggested,
 )
 from tune.core.metrics import Mode, better
+from tune.core.patch import flatten
 from tune.core.search import trial_seed
 
 MAX_KEY_CHARS = 250
@@ -333,17 +334,6 @@ def mlflow_key(key: str) -> str:
 def param_text(value: Any) -> str:
     """A parameter's value as the study's YAML would have it: words bare, everything else as JSON."""
     return value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as dotted keys; lists and empty mappings stay values."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def _short_name(trial: str, point: Mapping[str, Any]) -> str:

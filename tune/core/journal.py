@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
 from tune.core.errors import Problem, UserError
+from tune.core.metrics import Mode
 from tune.core.ports import Point, TrialState
 
 VERSION = 1
@@ -293,6 +294,15 @@ class StudyFold:
 
     def count(self, state: str, role: Role = "search") -> int:
         return sum(trial.state == state and trial.role == role for trial in self.trials.values())
+
+    def ranked(self, mode: Mode) -> list[TrialView]:
+        """Complete search trials, the best first and the earlier of equals first."""
+        complete = [t for t in self.of_role("search") if t.state == "complete" and t.value is not None]
+        return sorted(complete, key=lambda t: t.value or 0.0, reverse=mode == "max")
+
+    def best(self, mode: Mode) -> TrialView | None:
+        """The first of `ranked`."""
+        return next(iter(self.ranked(mode)), None)
 
     def of_role(self, role: Role) -> list[TrialView]:
         return [trial for trial in self.trials.values() if trial.role == role]

@@ -7,7 +7,7 @@ value that is not a finite number is an error with a name (`undeclared_metric`, 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -63,12 +63,3 @@ class MetricSet:
 def better(a: float, b: float, mode: Mode) -> bool:
     """True if `a` is strictly better than `b`."""
     return a > b if mode == "max" else a < b
-
-
-def best_index(values: Iterable[float], mode: Mode) -> int | None:
-    """Index of the best value, the first of equals; None if there is none."""
-    found: tuple[int, float] | None = None
-    for i, value in enumerate(values):
-        if found is None or better(value, found[1], mode):
-            found = (i, value)
-    return None if found is None else found[0]

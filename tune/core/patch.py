@@ -33,9 +33,7 @@ class PatchError(ValueError):
         super().__init__(f"{key}: '{parent}' is {value!r}, which has no keys")
 
 
-def apply(
-    trainable: Mapping[str, Any], point: Mapping[str, Any], branchings: Mapping[str, Branching] | None = None
-) -> dict[str, Any]:
+def apply(trainable: Mapping[str, Any], point: Mapping[str, Any], branchings: Mapping[str, Branching] | None = None) -> dict[str, Any]:
     """A copy of `trainable` with every dotted key of `point` set, in order. `branchings`: by the dotted key of their mapping.
 
     Keys that both the old and the new branch of a flat union have are kept when the branch changes. Raises PatchError.

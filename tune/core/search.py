@@ -34,7 +34,7 @@ from tune.core.journal import (
     TrialView,
     encode,
 )
-from tune.core.metrics import Mode, best_index
+from tune.core.metrics import Mode
 from tune.core.ports import Clock, Decision, JournalStore, Point, Sampler, Scheduler
 
 SAMPLER_STATE_EVERY = 64  # suggestions between two records of the sampler's random state
@@ -174,7 +174,7 @@ class Search:
                 return self._assign(fresh)
         if self._active:
             return "wait"
-        best = self.best()
+        best = self.fold.best(self.rules.mode)
         if self.rules.refit and not self._interrupting and best is not None and not self.fold.of_role("refit"):
             return self._assign(self._create("refit", "refit", best.point))
         return "over"
@@ -293,12 +293,6 @@ class Search:
             event = StudyEnded("done", self._draining or ("the space is exhausted" if self._exhausted else "all trials are done"))
         self.journal.write(event)
         return event
-
-    def best(self) -> TrialView | None:
-        """The complete search trial with the best value, the first of equals."""
-        complete = [t for t in self.fold.of_role("search") if t.state == "complete" and t.value is not None]
-        i = best_index((t.value for t in complete if t.value is not None), self.rules.mode)
-        return None if i is None else complete[i]
 
     # -- helpers --------------------------------------------------------------------------------------------------------------
 

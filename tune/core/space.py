@@ -351,16 +351,10 @@ def _stepped(param: Float, i: int) -> float:
 def _to_json(param: Param) -> dict[str, Any]:
     match param:
         case Float():
-            return (
-                {"float": [param.low, param.high]}
-                | ({"log": True} if param.log else {})
-                | ({"step": param.step} if param.step else {})
-            )
+            return {"float": [param.low, param.high]} | ({"log": True} if param.log else {}) | ({"step": param.step} if param.step else {})
         case Int():
             return (
-                {"int": [param.low, param.high]}
-                | ({"log": True} if param.log else {})
-                | ({"step": param.step} if param.step != 1 else {})
+                {"int": [param.low, param.high]} | ({"log": True} if param.log else {}) | ({"step": param.step} if param.step != 1 else {})
             )
         case Choice():
             return {"choice": list(param.options)}

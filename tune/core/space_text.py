@@ -54,9 +54,7 @@ def _params(raw: Any, path: Path, mistakes: list[Mistake]) -> tuple[tuple[str, P
 
 def _param(key: str, raw: Any, path: Path, mistakes: list[Mistake]) -> Param | None:
     if isinstance(raw, list):
-        mistakes.append(
-            Mistake(path, shown(raw), f"write {key}: {{choice: {json.dumps(raw, default=str)}}} for one of these values")
-        )
+        mistakes.append(Mistake(path, shown(raw), f"write {key}: {{choice: {json.dumps(raw, default=str)}}} for one of these values"))
         return None
     if not isinstance(raw, Mapping):
         fix = f"use {_EXAMPLE}; a fixed value belongs under trainable"
@@ -99,9 +97,7 @@ def _choice(raw: Any, path: Path, mistakes: list[Mistake]) -> Choice | None:
             fix = "use texts, numbers, true, false or null as options; for alternatives with parts of their own use choose"
             mistakes.append(Mistake((*path, i), shown(option), fix))
         elif option in seen:
-            mistakes.append(
-                Mistake((*path, i), f"{shown(option)} a second time", "remove one of the two (1, 1.0 and true count as equal)")
-            )
+            mistakes.append(Mistake((*path, i), f"{shown(option)} a second time", "remove one of the two (1, 1.0 and true count as equal)"))
         seen.append(option)
     return Choice(tuple(seen))
 
@@ -113,9 +109,7 @@ def _choose(raw: Any, path: Path, mistakes: list[Mistake]) -> Choose | None:
     selector, branches = next(iter(raw.items()))
     if not isinstance(branches, Mapping) or not branches:
         mistakes.append(
-            Mistake(
-                (*path, selector), shown(branches), "use a mapping of branch names to their parameters: {lora: {...}, ia3: {}}"
-            )
+            Mistake((*path, selector), shown(branches), "use a mapping of branch names to their parameters: {lora: {...}, ia3: {}}")
         )
         return None
     for name in (selector, *branches):
@@ -158,15 +152,11 @@ def _number(kind: str, raw: Mapping[str, Any], path: Path, mistakes: list[Mistak
     elif step is not None:
         steps = (high - low) / step
         if steps > MOST_STEPS:
-            mistakes.append(
-                Mistake((*path, "step"), f"step {step:g}: more than {MOST_STEPS:,} values", "remove it or make it larger")
-            )
+            mistakes.append(Mistake((*path, "step"), f"step {step:g}: more than {MOST_STEPS:,} values", "remove it or make it larger"))
         elif steps < 1 or abs(steps - round(steps)) > ON_STEP * max(1.0, steps):
             top = low + max(1, math.floor(steps)) * step
             mistakes.append(
-                Mistake(
-                    (*path, "step"), f"step {step:g} does not lead from {low:g} to {high:g}", f"set the upper bound to {top:g}"
-                )
+                Mistake((*path, "step"), f"step {step:g} does not lead from {low:g} to {high:g}", f"set the upper bound to {top:g}")
             )
     if len(mistakes) > before:
         return None

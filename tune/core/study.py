@@ -75,9 +75,7 @@ class AshaScheduler(_Part):
     axis: str = Field(default="epoch", min_length=1, description="What a step counts; it counts from 0.")
     grace: int = Field(default=1, ge=1, le=1_000_000, description="The first rung judges a trial after this 0-based step.")
     factor: int = Field(default=4, ge=2, le=1_000, description="Of this many trials one goes on, and rungs are this far apart.")
-    max: int | None = Field(
-        default=None, ge=1, le=1_000_000, description="Steps of a whole trial; absent: as the trainable says."
-    )
+    max: int | None = Field(default=None, ge=1, le=1_000_000, description="Steps of a whole trial; absent: as the trainable says.")
     brackets: int = Field(default=1, ge=1, le=10, description="Ladders with later first rungs, among which trials are spread.")
 
 

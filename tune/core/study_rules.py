@@ -53,9 +53,7 @@ def _metric_is_promised(metric: MetricPart, kind: Kind) -> Iterator[Mistake]:
         got = f"{metric.name}, which {kind.name} does not report{did_you_mean(metric.name, kind.metrics.names)}"
         yield Mistake(("metric", "name"), got, f"use one of {listed(known)}")
     elif not declared.step_wise:
-        yield Mistake(
-            ("metric", "name"), f"{metric.name}, which {kind.name} reports at the end only", f"use one of {listed(known)}"
-        )
+        yield Mistake(("metric", "name"), f"{metric.name}, which {kind.name} reports at the end only", f"use one of {listed(known)}")
     elif declared.mode != metric.mode:
         best = "highest" if declared.mode == "max" else "lowest"
         fix = f"set metric.mode to {declared.mode}: the best {metric.name} is the {best}"
@@ -122,9 +120,7 @@ def _trainable_is_valid(trainable: Mapping[str, Any], kind: Kind) -> Iterator[Mi
     if kind.spec is None:
         for key in trainable:
             if key != "kind":
-                yield Mistake(
-                    ("trainable", key), "a key that nothing reads", f"remove it: trainable of kind {kind.name} has no fields"
-                )
+                yield Mistake(("trainable", key), "a key that nothing reads", f"remove it: trainable of kind {kind.name} has no fields")
 
 
 def _first_can_run(first: tuple[Point, ...], trainable: Mapping[str, Any], space: Space, kind: Kind) -> Iterator[Mistake]:
@@ -143,13 +139,9 @@ def _first_is_whole(
     if not isinstance(sampler, GridSampler):
         return
     for i, point in enumerate(first):
-        left_out = [
-            place.key for place in space.places() if place.key not in point and all(point.get(s) == b for s, b in place.under)
-        ]
+        left_out = [place.key for place in space.places() if place.key not in point and all(point.get(s) == b for s, b in place.under)]
         if left_out and not space.faults(point):
-            yield Mistake(
-                ("first", i), f"a point without {listed(left_out)}", "give every key of the space: a grid does not fill them in"
-            )
+            yield Mistake(("first", i), f"a point without {listed(left_out)}", "give every key of the space: a grid does not fill them in")
 
 
 def _space_fits_trainable(trainable: Mapping[str, Any], space: Space, kind: Kind) -> Iterator[Mistake]:
@@ -179,11 +171,7 @@ def _keys_fit(space: Space, outline: Outline) -> Iterator[Mistake]:
                 f"{place.key}, which is no field of trainable{near}",
                 f"use a field of {parent or 'trainable'}: {listed(known)}",
             )
-        elif (
-            outline.is_part(place.key)
-            and not isinstance(place.param, (Int, Float))
-            and any(o is not None for o in place.param.options)
-        ):
+        elif outline.is_part(place.key) and not isinstance(place.param, (Int, Float)) and any(o is not None for o in place.param.options):
             inner = [f"{place.key}.{name}" for name in outline.children(outline.settled(place.key))]
             yield Mistake(where, f"{place.key}, which is a group of fields", f"vary its fields: {listed(inner)}")
         else:
