@@ -6,7 +6,8 @@ Specs and recipes are named as "module:name" and imported when asked for: `check
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from tune.core.metrics import MetricSet
@@ -20,7 +21,8 @@ class Entry:
     or None where the kind has none. `preflight`: `(spec, seed) -> dict` of facts about the data (digest, counts, warnings),
     raising UserError before anything starts. `estimate`: `(spec) -> trainables.catalog.Estimate` for `plan`, without training.
     `fits`: `(spec, workers) -> None`, raising UserError if that many workers of a trial cannot share its work; light, `check` asks it.
-    `axis`: what the steps of its reports count; `axis_length`: the spec's field that says how many a trial has.
+    `axes`: what the steps of its reports may count -> the spec's attribute that says how many a trial has. Of several, the spec's
+    field `report` names the one that this study's trials report on; the first is the default.
     """
 
     spec: str
@@ -32,8 +34,7 @@ class Entry:
     preflight: str | None = None
     estimate: str | None = None
     fits: str | None = None
-    axis: str = "epoch"
-    axis_length: str = "epochs"
+    axes: Mapping[str, str] = field(default_factory=lambda: {"epoch": "epochs"})
 
 
 @dataclass(frozen=True)

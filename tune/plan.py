@@ -190,8 +190,9 @@ def _ladder(spec: StudySpec) -> dict[str, Any]:
     scheduler = spec.scheduler
     if not isinstance(scheduler, AshaScheduler):
         length = trial_length(spec.trainable, spec.space, spec.kind_info)
-        words = "none: every trial runs to its end" + ("" if length is None else f" ({length} {spec.kind_info.axis}s)")
-        return {"kind": "none", "rungs": [], "axis": spec.kind_info.axis, "max": length, "expected_share": 1.0, "words": words}
+        axis = spec.kind_info.axis_of(spec.trainable)
+        words = "none: every trial runs to its end" + ("" if length is None else f" ({length} {axis}s)")
+        return {"kind": "none", "rungs": [], "axis": axis, "max": length, "expected_share": 1.0, "words": words}
     assert scheduler.max is not None, "tune.load fills it in"
     ladders = [milestones(scheduler.grace, scheduler.factor, scheduler.max, b) for b in range(scheduler.brackets)]
     share = sum(expected_steps(scheduler.max, rungs, scheduler.factor) for rungs in ladders) / len(ladders) / scheduler.max

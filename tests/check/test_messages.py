@@ -146,7 +146,7 @@ CASES: list[tuple[str, str, tuple[str, str, str]]] = [
         "max: 40}",
         (
             "study.yaml:5: scheduler.max",
-            "40, while the longest trial has trainable.epochs = 50",
+            "40, while the longest trial has 50 epochs",
             "set it to 50 or leave it out (a rung past the end never judges, a lower max ends trials early)",
         ),
     ),
@@ -474,7 +474,7 @@ SET_CASES = [
         "trainable.epochs=20",
         (
             "study.yaml:5: scheduler.max",
-            "50, while the longest trial has trainable.epochs = 20",
+            "50, while the longest trial has 20 epochs",
             "set it to 20 or leave it out (a rung past the end never judges, a lower max ends trials early)",
         ),
     ),

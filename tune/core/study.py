@@ -10,25 +10,24 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, PrivateAttr, field_validator
+from pydantic import BaseModel, Field, PlainSerializer, PlainValidator, PrivateAttr, field_validator
 
 from tune.core.cost import Budget
 from tune.core.errors import UserError
+from tune.core.goal import Goal
 from tune.core.metrics import MetricSet, Mode
 from tune.core.patch import PatchError, apply
+from tune.core.sampler_spec import Sampler, TpeSampler
+from tune.core.scheduler_spec import NoScheduler, Scheduler
 from tune.core.space import Space
 from tune.core.space_text import parse_space
-from tune.core.spec import Mistake, Outline, outline_of, shown, validated
+from tune.core.spec import Mistake, Part, Outline, outline_of, shown, validated
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class StudyPart(_Part):
+class StudyPart(Part):
     """What the study is called, and the seed of everything random in it."""
 
     name: str = Field(
@@ -38,57 +37,23 @@ class StudyPart(_Part):
     seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Seed of sampler, scheduler, splits and trials.")
 
 
-class MetricPart(_Part):
+class MetricPart(Part):
     """The objective."""
 
     name: str = Field(min_length=1, description="A metric that the trainable reports at every step.")
     mode: Mode = Field(description="max or min.")
 
 
-class TpeSampler(_Part):
-    """Tree-structured Parzen estimator (Optuna)."""
+class ObjectivePart(Part):
+    """One of several objectives (with mode), a limit that the winner must keep (with min or max), or both."""
 
-    kind: Literal["tpe"]
-    multivariate: bool = Field(default=False, description="Model the parameters jointly; needed to learn within branches.")
-    n_startup: int = Field(default=10, ge=1, le=100_000, description="Random trials before the model is used.")
-
-
-class RandomSampler(_Part):
-    """Independent draws."""
-
-    kind: Literal["random"]
+    name: str = Field(min_length=1, description="A metric that the trainable reports; a limit may be on a final one.")
+    mode: Mode | None = Field(default=None, description="max or min; absent: it is a limit only.")
+    min: float | None = Field(default=None, allow_inf_nan=False, description="The least that a winner may have.")
+    max: float | None = Field(default=None, allow_inf_nan=False, description="The most that a winner may have.")
 
 
-class GridSampler(_Part):
-    """Every point of a finite space once, the last key varying fastest."""
-
-    kind: Literal["grid"]
-
-
-Sampler = Annotated[TpeSampler | RandomSampler | GridSampler, Field(discriminator="kind")]
-
-
-class AshaScheduler(_Part):
-    """Asynchronous successive halving: at each rung only the best 1 / factor go on."""
-
-    kind: Literal["asha"]
-    axis: str = Field(default="epoch", min_length=1, description="What a step counts; it counts from 0.")
-    grace: int = Field(default=1, ge=1, le=1_000_000, description="The first rung judges a trial after this 0-based step.")
-    factor: int = Field(default=4, ge=2, le=1_000, description="Of this many trials one goes on, and rungs are this far apart.")
-    max: int | None = Field(default=None, ge=1, le=1_000_000, description="Steps of a whole trial; absent: as the trainable says.")
-    brackets: int = Field(default=1, ge=1, le=10, description="Ladders with later first rungs, among which trials are spread.")
-
-
-class NoScheduler(_Part):
-    """Every trial runs to its end."""
-
-    kind: Literal["none"]
-
-
-Scheduler = Annotated[AshaScheduler | NoScheduler, Field(discriminator="kind")]
-
-
-class ClusterPart(_Part):
+class ClusterPart(Part):
     """Where trials run, and the shape of one trial."""
 
     address: str = Field(
@@ -128,22 +93,29 @@ SpaceField = Annotated[Space, PlainValidator(_space), PlainSerializer(Space.to_j
 class Kind:
     """What a study must know of its trainable's kind.
 
-    spec: None if any key may stand in the space (`table`). metrics: None if any metric may be named. axis: what a step of a
-    report counts; axis_length: the spec's field that says how many there are. fits: raises UserError for a spec that a trial of
-    that many `workers` cannot compute.
+    spec: None if any key may stand in the space (`table`). metrics: None if any metric may be named. axes: what a step of a
+    report may count -> the spec's attribute that says how many there are, the default first; a kind of several axes has a field
+    `report` that names one. fits: raises UserError for a spec that a trial of that many `workers` cannot compute.
     """
 
     name: str
     spec: type[BaseModel] | None
     metrics: MetricSet | None
-    axis: str = "epoch"
-    axis_length: str = "epochs"
+    axes: Mapping[str, str] = field(default_factory=lambda: {"epoch": "epochs"})
     fits: Callable[[Any, int], None] | None = None
     workers: int = 1
 
     @property
     def outline(self) -> Outline | None:
         return None if self.spec is None else outline_of(self.spec)
+
+    def axis_of(self, trainable: Mapping[str, Any]) -> str:
+        """What the steps of this trainable's reports count."""
+        default = next(iter(self.axes))
+        if self.spec is None or len(self.axes) == 1:
+            return default
+        named = trainable.get("report", self.spec.model_fields["report"].default)
+        return named if named in self.axes else default
 
     def patched(self, trainable: Mapping[str, Any], point: Mapping[str, Any]) -> dict[str, Any]:
         """`trainable` with the point in it, not yet validated."""
@@ -173,11 +145,14 @@ class Kind:
         return found
 
 
-class StudySpec(_Part):
+class StudySpec(Part):
     """A whole study. Made by `tune.load`, which binds the trainable's kind to it."""
 
     study: StudyPart = Field(description="{name: my_study, seed: 42}")
-    metric: MetricPart = Field(description="{name: val/loss, mode: min}")
+    metric: MetricPart | None = Field(default=None, description="{name: val/loss, mode: min}")
+    objectives: tuple[ObjectivePart, ...] = Field(
+        default=(), max_length=8, description="Instead of metric: [{name: val/f1, mode: max}, {name: seconds_per_image, max: 0.02}]."
+    )
     budget: Budget = Field(description="{trials: 32, wall_hours: 2}")
     sampler: Sampler = Field(default_factory=lambda: TpeSampler(kind="tpe"))
     scheduler: Scheduler = Field(default_factory=lambda: NoScheduler(kind="none"))
@@ -194,6 +169,10 @@ class StudySpec(_Part):
         copy = self.model_copy()
         copy._bound = kind
         return copy
+
+    @property
+    def goal(self) -> Goal:
+        return Goal.of(self.to_json())
 
     @property
     def kind(self) -> str:
@@ -226,7 +205,7 @@ class StudySpec(_Part):
     @property
     def digest(self) -> str:
         """16 hex digits of everything that may not change when a study is resumed, defaults of the trainable included."""
-        fixed = self.model_dump(mode="json", include={"metric", "sampler", "scheduler", "first"})
+        fixed = self.model_dump(mode="json", include={"metric", "objectives", "sampler", "scheduler", "first"})
         fixed |= {"seed": self.study.seed, "space": self.space.digest(), "trainable": self.complete_trainable}
         return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()[:16]
 

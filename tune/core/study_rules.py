@@ -13,6 +13,7 @@ from typing import Any
 
 from tune.core.cost import Budget
 from tune.core.errors import did_you_mean
+from tune.core.patch import PatchError
 from tune.core.ports import Point
 from tune.core.space import Float, Int, Place, Space, extremes
 from tune.core.spec import Mistake, Outline, listed, shown, validated
@@ -63,9 +64,13 @@ def _metric_is_promised(metric: MetricPart, kind: Kind) -> Iterator[Mistake]:
 def _ladder_fits(scheduler: AshaScheduler | NoScheduler, trainable: Mapping[str, Any], kind: Kind) -> Iterator[Mistake]:
     if not isinstance(scheduler, AshaScheduler):
         return
-    if kind.spec is not None and scheduler.axis != kind.axis:
-        got = f"{scheduler.axis}{did_you_mean(scheduler.axis, [kind.axis])}"
-        yield Mistake(("scheduler", "axis"), got, f"use {kind.axis}: that is what the steps of {kind.name} count")
+    axis = kind.axis_of(trainable)
+    if kind.spec is not None and scheduler.axis not in kind.axes:
+        got = f"{scheduler.axis}{did_you_mean(scheduler.axis, list(kind.axes))}"
+        yield Mistake(("scheduler", "axis"), got, f"use {' or '.join(kind.axes)}: that is what the steps of {kind.name} count")
+    elif kind.spec is not None and scheduler.axis != axis:
+        got = f"{scheduler.axis}, while trainable.report is {axis}"
+        yield Mistake(("scheduler", "axis"), got, f"set trainable.report to {scheduler.axis}, or axis to {axis}")
     if scheduler.max is None:
         yield Mistake(("scheduler", "max"), "nothing", f"add max: {kind.name} does not say how many steps a trial has")
     elif scheduler.grace >= scheduler.max:
@@ -83,22 +88,34 @@ def _ladder_is_as_long_as_a_trial(
         return
     length = trial_length(trainable, space, kind)
     if length is not None and scheduler.max != length:
-        got = f"{scheduler.max}, while the longest trial has trainable.{kind.axis_length} = {length}"
+        got = f"{scheduler.max}, while the longest trial has {length} {kind.axis_of(trainable)}s"
         fix = f"set it to {length} or leave it out (a rung past the end never judges, a lower max ends trials early)"
         yield Mistake(("scheduler", "max"), got, fix)
 
 
 def trial_length(trainable: Mapping[str, Any], space: Space, kind: Kind) -> int | None:
-    """Steps of the longest trial, or None if the kind does not say (or its spec is not valid)."""
-    if kind.spec is None or kind.outline is None or not kind.outline.has(kind.axis_length):
+    """Steps of the longest trial on the axis of its reports, or None if the kind does not say (or its spec is not valid)."""
+    if kind.spec is None:
         return None
-    for place in space.places():
-        if place.key == kind.axis_length:
-            ends = extremes(place.param)
-            return max(ends) if all(isinstance(end, int) and not isinstance(end, bool) for end in ends) else None
-    found, _ = validated(kind.spec, dict(trainable))
-    length = getattr(found, kind.axis_length, None)
-    return length if isinstance(length, int) else None
+    attribute = kind.axes[kind.axis_of(trainable)]
+    lengths: list[int] = []
+    for point in space.corners():
+        try:
+            found, _ = validated(kind.spec, kind.patched(trainable, point))
+        except PatchError:
+            continue
+        length = getattr(found, attribute, None)
+        if isinstance(length, int):
+            lengths.append(length)
+    return max(lengths, default=None)
+
+
+def _one_axis(space: Space, kind: Kind) -> Iterator[Mistake]:
+    """Trials of one study must count the same: a rung after step 3 is otherwise no rung."""
+    if len(kind.axes) > 1:
+        for place in space.places():
+            if place.key == "report":
+                yield Mistake(("space", "report"), "report, which is one for the whole study", "remove it, and set trainable.report")
 
 
 def _grid_is_finite(sampler: TpeSampler | RandomSampler | GridSampler, space: Space, kind: Kind) -> Iterator[Mistake]:
@@ -224,6 +241,7 @@ _RULES: tuple[tuple[tuple[str, ...], Callable[..., Iterator[Mistake]]], ...] = (
     (("metric",), _metric_is_promised),
     (("trainable",), _trainable_is_valid),
     (("trainable", "space"), _space_fits_trainable),
+    (("space",), _one_axis),
     (("scheduler", "trainable"), _ladder_fits),
     (("scheduler", "trainable", "space"), _ladder_is_as_long_as_a_trial),
     (("sampler", "space"), _grid_is_finite),
