@@ -151,6 +151,39 @@ def resume(directory: Path, as_json: bool, address: str | None, tracking_uri: st
 
 
 @cli.command()
+@STUDY
+@click.option("--table", required=True, type=click.Path(path_type=Path), metavar="TABLE.csv", help="Past results that answer for trials.")
+@click.option("--by-trial", is_flag=True, help="The n-th trial gets the n-th result of the table, whatever its point.")
+@click.option("--workers", type=click.IntRange(1, 100_000), default=1, show_default=True, help="Slots of the virtual clock.")
+@click.option("--storage", type=click.Path(path_type=Path), help="Keep the journal in a study directory here; default: in memory only.")
+@SET
+@JSON
+def simulate(study: Path, table: Path, by_trial: bool, workers: int, storage: Path | None, sets: tuple[str, ...], as_json: bool) -> None:
+    """Search STUDY on a table of past results with a virtual clock: the same sampler, scheduler and journal as `run`, no training.
+
+    TABLE.csv has a column for each dotted key of the space, the objective under its metric's name, and if known `step` (0-based),
+    `seconds` and `usd` of a row. A point gets its own row, else the nearest. Prints a JSON line a trial, then the summary object.
+
+    \b
+    phasetune simulate study.yaml --table results.csv --workers 4
+    phasetune simulate study.yaml --table published.csv --by-trial
+    """
+    from tune.load import load_study
+
+    loaded = load_study(study, sets)
+    from tune import simulate as simulation
+
+    found = simulation.simulate(loaded, table, by_trial=by_trial, workers=workers, storage=storage)
+    for note in found.notes:
+        click.echo(f"note: {note}", err=True)
+    for line in found.trials:
+        click.echo(json.dumps(line))
+    if not as_json:
+        click.echo(found.text, err=True)
+    click.echo(json.dumps(found.summary))
+
+
+@cli.command()
 @STUDY_DIR
 @JSON
 def status(directory: Path, as_json: bool) -> None:

@@ -10,10 +10,11 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from tune.core.rungs import milestones
+from tune.core.promotion import ladders
+from tune.core.sampler_spec import GridSampler, TpeSampler
+from tune.core.scheduler_spec import AshaScheduler, HyperbandScheduler
 from tune.core.space import Choose
 from tune.core.spec import listed
-from tune.core.study import AshaScheduler, GridSampler, TpeSampler
 from tune.load import LoadedStudy, leaves_of
 
 _VALUE_WIDTH = 60
@@ -57,11 +58,11 @@ def _notes_on_search(loaded: LoadedStudy) -> Iterator[str]:
         branching = [key for key, param in spec.space.params if isinstance(param, Choose)]
         if branching and not spec.sampler.multivariate:
             yield f"{listed(branching)} has branches: with sampler.multivariate: true TPE learns within each"
-    if isinstance(spec.scheduler, AshaScheduler) and spec.scheduler.max is not None:
-        rungs = milestones(spec.scheduler.grace, spec.scheduler.factor, spec.scheduler.max)
+    if isinstance(spec.scheduler, (AshaScheduler, HyperbandScheduler)):
+        rungs = ladders(spec.scheduler)[0][1]
         if trials is not None and trials < spec.scheduler.factor * 2:
             yield (
-                f"budget.trials is {trials} and scheduler.factor {spec.scheduler.factor}: with so few ASHA judges each rung "
+                f"budget.trials is {trials} and scheduler.factor {spec.scheduler.factor}: with so few it judges each rung "
                 f"(after {spec.scheduler.axis} {listed(rungs)}, counted from 0) against hardly any others"
             )
 

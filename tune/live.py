@@ -12,10 +12,12 @@ from collections.abc import Sequence
 from typing import Any, Protocol, TextIO
 
 from tune.core.journal import (
+    ENDED_STATES,
     Ended,
     Entry,
     GroupNoted,
     Noted,
+    Promoted,
     Reported,
     Retried,
     SessionStarted,
@@ -59,15 +61,15 @@ def sparkline(values: Sequence[float], width: int = 12) -> str:
 
 def remaining_text(fold: StudyFold, rules: Rules, elapsed_s: float) -> str:
     """What is left until the first limit: trials, and time as a guess from the pace so far. `elapsed_s`: active seconds by now."""
-    ended = sum(fold.count(state) for state in ("complete", "pruned", "failed"))
+    ended = fold.n_ended
     parts = [f"{clock(elapsed_s)} gone"]
     if rules.trials is not None and ended:
         left_s = elapsed_s / ended * max(0, rules.trials - ended)
-        if rules.wall_s is not None:
-            left_s = min(left_s, max(0.0, rules.wall_s - elapsed_s))
+        if rules.budget.wall_s is not None:
+            left_s = min(left_s, max(0.0, rules.budget.wall_s - elapsed_s))
         parts.append(f"about {clock(left_s)} left")
-    elif rules.wall_s is not None:
-        parts.append(f"at most {clock(max(0.0, rules.wall_s - elapsed_s))} left")
+    elif rules.budget.wall_s is not None:
+        parts.append(f"at most {clock(max(0.0, rules.budget.wall_s - elapsed_s))} left")
     if fold.gpu_seconds:
         parts.append(f"{fold.gpu_seconds / 3600:.2f} GPU-hours")
     if fold.usd:
@@ -110,15 +112,17 @@ class PlainView:
                 again = f", attempt {attempt}" if attempt > 1 else ""
                 where = f", from its checkpoint after step {after}" if after is not None else ""
                 return f"{trial} started on slot {slot}{again}{where}  {point_text(view.point)}"
-            case Reported(trial, step, metrics, stop):
+            case Reported(trial, step, metrics, stop, pause):
                 value = metrics.get(metric)
                 said = f"  {metric} {value:.4f}" if value is not None else ""
-                return f"{trial} step {step}{said}" + (f"  stopped: {stop}" if stop else "")
+                return f"{trial} step {step}{said}" + (f"  stopped: {stop}" if stop else "") + (f"  paused {pause}" if pause else "")
+            case Promoted(trial, rung):
+                return f"{trial} goes on: it is among the best at the rung after step {rung}"
             case Retried(trial, attempt, reason, detail):
                 return f"{trial} attempt {attempt} was lost ({reason}); it will go on from its checkpoint. {detail}"
-            case Ended(trial, state, value, _, _, reason, detail):
-                best = fold.best(self._rules.mode)
-                ended = sum(fold.count(s) for s in ("complete", "pruned", "failed"))
+            case Ended(trial, state, _, _, _, reason, detail):
+                value = entry.event.value
+                best, ended = fold.best, fold.n_ended
                 total = f"/{self._rules.trials}" if self._rules.trials else ""
                 said = f"{value:.4f}" if value is not None else f"{reason}: {detail}"
                 best_text = f"best {best.trial} {best.value:.4f}" if best else "no complete trial yet"
@@ -175,8 +179,8 @@ class LiveView:
         from rich.text import Text
 
         fold, rules = self._fold, self._rules
-        counts = {state: fold.count(state) for state in ("complete", "pruned", "failed")}
-        ended = sum(counts.values())
+        counts = {state: fold.count(state) for state in ENDED_STATES}
+        ended = fold.n_ended
         head = Table.grid(padding=(0, 1), expand=True)
         head.add_column(ratio=2)
         head.add_column(ratio=3, justify="right")
@@ -191,7 +195,7 @@ class LiveView:
         table.add_column("point", no_wrap=True, overflow="ellipsis", ratio=1)
         for name in list(fold.running):
             table.add_row(*self._row(fold.trials[name]))
-        best = fold.best(rules.mode)
+        best = fold.best
         best_line = (
             Text(f"best {best.trial}  {rules.metric} {best.value:.4f}  {point_text(best.point)}", style="bold green")
             if best

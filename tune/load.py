@@ -19,9 +19,10 @@ from pydantic import TypeAdapter
 
 from tune.core.errors import Problem, UserError, did_you_mean
 from tune.core.patch import Branching
+from tune.core.scheduler_spec import AshaScheduler, HyperbandScheduler
 from tune.core.space_text import parse_space
 from tune.core.spec import Mistake, listed, outline_of, shown, validated
-from tune.core.study import AshaScheduler, Kind, StudySpec
+from tune.core.study import Kind, StudySpec
 from tune.core.study_rules import rules, trial_length
 from tune.overrides import lay_over, parse_sets
 from tune.yaml_file import Document, Place, dotted, read
@@ -98,7 +99,6 @@ class _Draft:
     def __init__(self, document: Document, kinds: Mapping[str, Kind], clusters_dir: Path):
         self.name, self.kinds, self.clusters_dir = document.name, kinds, clusters_dir
         self.problems = list(document.problems)
-        self.excused: set[str] = set()
         self.origins: dict[Place, str] = {place: f"{document.name}:{line}" for place, line in document.lines.items()}
         if not isinstance(document.value, dict):
             if not self.problems:
@@ -109,7 +109,6 @@ class _Draft:
 
     def finished(self, sets: Sequence[str]) -> LoadedStudy:
         self._lay_over(sets)
-        self._several_objectives()
         sections = self._sections()
         kind = self._kind()
         if kind is None:
@@ -118,7 +117,8 @@ class _Draft:
             kind = replace(kind, workers=sections["cluster"].workers)
         self._fill_ladder(sections, kind)
         known = kind or Kind("this kind", None, None)
-        self._add(mistake for mistake in rules(sections, known) if kind is not None or mistake.path[0] not in ("metric", "trainable"))
+        of_kind = () if kind is not None else ("metric", "objectives", "trainable")
+        self._add(mistake for mistake in rules(sections, known) if mistake.path[0] not in of_kind)
         if self.problems:
             raise UserError(list(dict.fromkeys(self.problems)))
         assert kind is not None
@@ -192,18 +192,12 @@ class _Draft:
 
     # -- sections ----------------------------------------------------------------------------------------------------------------
 
-    def _several_objectives(self) -> None:
-        if "objectives" in self.raw:
-            fix = "give metric: {name, mode}; several objectives are not supported yet"
-            self._add([Mistake(("objectives",), shown(self.raw.pop("objectives")), fix)])
-            self.excused = {"metric"}  # that it is missing is not a second mistake
-
     def _sections(self) -> dict[str, Any]:
         """The sections that are sound by themselves."""
         checked = {name: value for name, value in self.raw.items() if name not in _OWN_CHECK}
         placeholder = {name: stand_in for name, stand_in in _OWN_CHECK.items() if name in self.raw or name == "first"}
         _, mistakes = validated(StudySpec, checked | placeholder)
-        self._add(mistake for mistake in mistakes if mistake.path[0] not in self.excused - set(self.raw))
+        self._add(mistakes)
         bad = {mistake.path[0] for mistake in mistakes}
         sections: dict[str, Any] = {}
         for name, info in StudySpec.model_fields.items():
@@ -255,7 +249,7 @@ class _Draft:
     def _fill_ladder(self, sections: dict[str, Any], kind: Kind | None) -> None:
         """A ladder without `max` is as long as the longest trial."""
         scheduler = sections.get("scheduler")
-        if kind is None or not isinstance(scheduler, AshaScheduler) or scheduler.max is not None:
+        if kind is None or not isinstance(scheduler, (AshaScheduler, HyperbandScheduler)) or scheduler.max is not None:
             return
         if "space" in sections and "trainable" in sections:
             sections["scheduler"] = scheduler.model_copy(update={"max": trial_length(sections["trainable"], sections["space"], kind)})

@@ -31,6 +31,7 @@ class Place:
     """Where trials run: number of slots, words for people, and how to make an executor for a search."""
 
     slots: int
+    shape: TrialShape
     words: str
     executor: Callable[[Search, Orders, Callable[[], None]], Any]
 
@@ -39,7 +40,7 @@ class Place:
 def placed(spec: StudySpec, address: str | None, foreground: bool) -> Iterator[Place]:
     """Connect to the cluster, or not at all in the foreground; refuse a trial shape that can never fit."""
     if foreground:
-        yield Place(1, "in this process, one trial at a time", _foreground_executor)
+        yield Place(1, shape_of_trial(spec, look_at_nodes(spec, None)), "in this process, one trial at a time", _foreground_executor)
         return
     from cluster.placement import place
     from cluster.ray_cluster import connect, disconnect, nodes
@@ -60,7 +61,7 @@ def placed(spec: StudySpec, address: str | None, foreground: bool) -> Iterator[P
             return RayTuneExecutor(search, found.slots, host, orders.order, orders.after_step, poll)
 
         try:
-            yield Place(found.slots, found.why, ray_executor)
+            yield Place(found.slots, shape, found.why, ray_executor)
         finally:
             hosts.close()
     finally:
@@ -132,7 +133,7 @@ class Orders:
 
     def __init__(self, spec: StudySpec, entry: Any, study_dir: Path):
         self._spec, self._trials, self.scratch = spec, study_dir / "trials", study_dir / ".groups"
-        self._recipes = {"search": entry.recipe, "baseline": entry.baseline, "refit": entry.refit}
+        self._recipes = {"search": entry.recipe, "baseline": entry.baseline, "finalist": entry.recipe, "refit": entry.refit}
         self._cache_dir = os.environ.get("PHASETUNE_CACHE") or str(Path.home() / ".cache" / "phasetune")
 
     def order(self, assignment: Assignment) -> Any:

@@ -17,10 +17,13 @@ from trainables.catalog import CATALOG, Entry, Estimate, load
 from tune.core import patch
 from tune.core.errors import Problem, UserError
 from tune.core.ports import Point
-from tune.core.rungs import expected_steps, milestones
+from tune.core.promotion import ladders
+from tune.core.rungs import expected_steps
+from tune.core.sampler_spec import GridSampler
+from tune.core.scheduler_spec import AshaScheduler, HyperbandScheduler
 from tune.core.shape import TrialShape
 from tune.core.space import Choose, Leaf, Param, extremes, misfit
-from tune.core.study import AshaScheduler, GridSampler, StudySpec
+from tune.core.study import StudySpec
 from tune.core.study_rules import trial_length
 from tune.load import LoadedStudy
 from tune.summary import clock
@@ -44,7 +47,7 @@ def plan(loaded: LoadedStudy, nodes: Sequence[NodeFree] | None, catalog: Mapping
     return {
         "study": spec.study.name,
         "kind": spec.kind,
-        "metric": {"name": spec.metric.name, "mode": spec.metric.mode},
+        "objectives": [{"name": o.name, "mode": o.mode} for o in spec.goal.objectives],
         "trials": trials,
         "space_size": spec.space.size(),
         "budget": spec.budget.model_dump(mode="json"),
@@ -64,8 +67,9 @@ def plan_text(planned: Mapping[str, Any]) -> str:
     trials = "until another limit is reached" if planned["trials"] is None else str(planned["trials"])
     limits = ", ".join(f"{name} {limit:g}" for name, limit in planned["budget"].items() if limit is not None)
     slots = "not known" if concurrency["slots"] is None else f"{concurrency['slots']} at a time"
+    aims = ", ".join(f"{objective['mode']} {objective['name']}" for objective in planned["objectives"])
     lines = [
-        f"Study {planned['study']} ({planned['kind']}): {planned['metric']['mode']} {planned['metric']['name']}",
+        f"Study {planned['study']} ({planned['kind']}): {aims}",
         f"  trials       {trials}, from a space of {'infinitely many' if size is None else f'{size:,}'} points; limits: {limits}",
         f"  rungs        {ladder['words']}",
         f"  concurrency  {slots}: {concurrency['why']}",
@@ -188,22 +192,25 @@ def _n_trials(spec: StudySpec) -> int | None:
 
 def _ladder(spec: StudySpec) -> dict[str, Any]:
     scheduler = spec.scheduler
-    if not isinstance(scheduler, AshaScheduler):
+    if not isinstance(scheduler, (AshaScheduler, HyperbandScheduler)):
         length = trial_length(spec.trainable, spec.space, spec.kind_info)
         axis = spec.kind_info.axis_of(spec.trainable)
-        words = "none: every trial runs to its end" + ("" if length is None else f" ({length} {axis}s)")
-        return {"kind": "none", "rungs": [], "axis": axis, "max": length, "expected_share": 1.0, "words": words}
+        of = "" if length is None else f" ({length} {axis}s)"
+        words = f"none: every trial runs to its end{of}" if scheduler.kind == "none" else f"none: {scheduler.kind} stops trials{of}"
+        return {"kind": scheduler.kind, "rungs": [], "axis": axis, "max": length, "expected_share": 1.0, "words": words}
     assert scheduler.max is not None, "tune.load fills it in"
-    ladders = [milestones(scheduler.grace, scheduler.factor, scheduler.max, b) for b in range(scheduler.brackets)]
-    share = sum(expected_steps(scheduler.max, rungs, scheduler.factor) for rungs in ladders) / len(ladders) / scheduler.max
-    after = "; ".join(", ".join(str(rung + 1) for rung in rungs) for rungs in ladders)
+    found = ladders(scheduler)
+    share = sum(weight * expected_steps(scheduler.max, rungs, scheduler.factor) for weight, rungs in found) / scheduler.max
+    after = "; ".join(", ".join(str(rung + 1) for rung in rungs) or "none" for _, rungs in found)
+    goes_on = "goes on" if scheduler.form == "stop" else "goes on, the others pausing for later,"
     words = (
-        f"after {after} of {scheduler.max} {scheduler.axis}s; at each, about 1 in {scheduler.factor} goes on, "
+        f"after {after} of {scheduler.max} {scheduler.axis}s; at each, about 1 in {scheduler.factor} {goes_on} "
         f"so that a trial takes about {share:.0%} of a whole one"
     )
-    rungs = [list(ladder) for ladder in ladders]
+    rungs = [list(ladder) for _, ladder in found]
     return {
-        "kind": "asha",
+        "kind": scheduler.kind,
+        "form": scheduler.form,
         "rungs": rungs[0] if len(rungs) == 1 else rungs,
         "axis": scheduler.axis,
         "max": scheduler.max,

@@ -21,8 +21,9 @@ from tune.adapters.housekeeping import Housekeeping
 from tune.adapters.journal_file import JournalFile, read_lines
 from tune.core.errors import Problem, StopStudy, UserError
 from tune.core.journal import Entry, Noted, StudyFold, StudyStarted, decode_all
-from tune.core.ports import Sampler, Scheduler
+from tune.core.ports import Sampler
 from tune.core.search import JournalWriter, Rules, Search
+from tune.core.shape import TrialShape
 from tune.core.study import StudySpec
 from tune.live import View, open_view
 from tune.load import LoadedStudy, load_resolved
@@ -109,20 +110,20 @@ def _check_tracking_uri(uri: str | None) -> None:
         raise UserError(Problem("--tracking-uri", f"'{uri}', which MLflow does not know", fix))
 
 
-def rules_of(spec: StudySpec, slots: int) -> Rules:
+def rules_of(spec: StudySpec, slots: int, shape: TrialShape) -> Rules:
     """The search's rules from the study file."""
     entry = _catalog_entry(spec)
     trainable = spec.trainable_spec
+    finalists = spec.scheduler.finalists
     return Rules(
-        metric=spec.metric.name,
-        mode=spec.metric.mode,
+        goal=spec.goal,
         seed=spec.study.seed,
         slots=slots,
-        trials=spec.budget.trials,
-        wall_s=spec.budget.wall_s,
-        gpu_seconds=spec.budget.gpu_seconds,
-        usd=spec.budget.usd,
+        budget=spec.budget,
         max_retries=spec.cluster.max_retries,
+        cpus=shape.cpus,
+        gpus=shape.gpus,
+        finalists=(finalists.top, finalists.seeds) if finalists is not None else (0, 0),
         baseline=entry.baseline is not None and getattr(trainable, "baseline", False),
         refit=entry.refit is not None and getattr(trainable, "refit", None) is not None,
     )
@@ -131,7 +132,7 @@ def rules_of(spec: StudySpec, slots: int) -> Rules:
 def make_search(spec: StudySpec, rules: Rules, journal: JournalWriter) -> Search:
     """Sampler and scheduler of a study, as `run`, `resume` and the simulator use them."""
     from tune.adapters.optuna_search import GridSearch, TruthfulOptunaSearch, make_sampler
-    from tune.adapters.schedulers import NoScheduler, SeededASHA
+    from tune.adapters.schedulers import make_scheduler
 
     sampler: Sampler
     if spec.sampler.kind == "grid":
@@ -142,15 +143,8 @@ def make_search(spec: StudySpec, rules: Rules, journal: JournalWriter) -> Search
             if spec.sampler.kind == "tpe"
             else make_sampler("random", spec.study.seed)
         )
-        sampler = TruthfulOptunaSearch(spec.space, rules.mode, spec.study.name, made, spec.first)
-    scheduler: Scheduler = NoScheduler()
-    if spec.scheduler.kind == "asha":
-        asha = spec.scheduler
-        assert asha.max is not None, "the loader fills it in from the trainable"
-        scheduler = SeededASHA(
-            rules.mode, spec.study.seed, grace=asha.grace, factor=asha.factor, max_steps=asha.max, brackets=asha.brackets
-        )
-    return Search(rules, sampler, scheduler, journal)
+        sampler = TruthfulOptunaSearch(spec.space, rules.goal, spec.study.name, made, spec.first)
+    return Search(rules, sampler, make_scheduler(spec.scheduler, rules.goal, spec.study.seed), journal)
 
 
 # -- the parts of a session ---------------------------------------------------------------------------------------------------
@@ -206,8 +200,8 @@ def _conduct(
     from tune.adapters.mlflow_log import MlflowProjection, default_tracking_uri, ui_command
 
     resume_command = _resume_command(study_dir, options)
-    rules = rules_of(spec, place.slots)
-    fold = StudyFold()
+    rules = rules_of(spec, place.slots, place.shape)
+    fold = StudyFold(rules.goal)
     tracking_uri = options.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or default_tracking_uri(study_dir.parent)
     view: View = open_view(fold, rules)
 
@@ -229,7 +223,7 @@ def _conduct(
                 projection.start()
                 for old in past[-1:]:  # the projection reads the journal itself, up to this entry
                     projection.offer(old)
-                journal.listeners += [projection.offer, view.on_entry, Housekeeping(study_dir, fold, rules.mode).on_entry]
+                journal.listeners += [projection.offer, view.on_entry, Housekeeping(study_dir, fold).on_entry]
                 search.begin(started, place.words)
                 if facts is not None:
                     search.note(Noted("data", facts))
@@ -238,7 +232,7 @@ def _conduct(
                 place.executor(search, Orders(spec, entry, study_dir), poll).run()
                 ended = search.end()
         except StopStudy as error:
-            return _finished(1, fold, rules, study_dir, f"\n{error}\n    go on with: {resume_command}")
+            return _finished(1, fold, study_dir, f"\n{error}\n    go on with: {resume_command}")
         finally:
             view.close()
             left = projection.close(_CLOSE_MLFLOW_S)
@@ -248,7 +242,7 @@ def _conduct(
     if ended.state == "interrupted":
         notes.append(f"  go on with {resume_command}")
     code = {"done": 0, "failed": 1, "interrupted": 3}[ended.state]
-    return _finished(code, fold, rules, study_dir, "\n".join(notes))
+    return _finished(code, fold, study_dir, "\n".join(notes))
 
 
 def _resume_command(study_dir: Path, options: Options) -> str:
@@ -263,9 +257,9 @@ def _resume_command(study_dir: Path, options: Options) -> str:
     return " ".join(words)
 
 
-def _finished(code: int, fold: StudyFold, rules: Rules, study_dir: Path, notes: str) -> Finished:
-    summary = as_json(fold, rules.mode, str(study_dir))
-    text = as_text(fold, rules.metric, rules.mode, _short(study_dir)) + (f"\n{notes}" if notes else "")
+def _finished(code: int, fold: StudyFold, study_dir: Path, notes: str) -> Finished:
+    summary = as_json(fold, str(study_dir))
+    text = as_text(fold, _short(study_dir)) + (f"\n{notes}" if notes else "")
     return Finished(code, summary, text)
 
 
@@ -285,7 +279,8 @@ class _Poll:
             return
         self._looked_at = now
         for trial in directory.take_stop_requests(self._study_dir):
-            if trial is None or trial in self._search.fold.running:
+            fold = self._search.fold
+            if trial is None or trial in fold.running or trial in fold.paused:
                 self._search.ask_stop(trial, "phasetune stop")
 
 

@@ -13,23 +13,24 @@ from tune.live import sparkline
 from tune.summary import all_metrics, as_json, as_text, clock, point_text
 
 
-def read_fold(study_dir: Path) -> tuple[StudyFold, str, Any]:
-    """The fold of a study, its metric's name and mode. Raises UserError if there is no study there."""
+def read_fold(study_dir: Path) -> StudyFold:
+    """The fold of a study. Raises UserError if there is no study there."""
     fold = StudyFold.of(decode_all(read_lines(study_dir / "journal.jsonl")))
     if fold.started is None:
         raise UserError(Problem(str(study_dir / "journal.jsonl"), "it has no first event yet", "look again in a moment"))
-    metric = fold.started.resolved["metric"]
-    return fold, metric["name"], metric["mode"]
+    return fold
 
 
 def read_status(study_dir: Path) -> tuple[str, dict[str, Any]]:
     """Text for people and the `--json` object. `state` is `running` while a driver holds the study, `open` after a kill."""
-    fold, metric, mode = read_fold(study_dir)
-    summary = as_json(fold, mode, str(study_dir.resolve()))
+    fold = read_fold(study_dir)
+    assert fold.goal is not None, "a study that has begun has a goal"
+    metric = fold.goal.metric
+    summary = as_json(fold, str(study_dir.resolve()))
     held = is_running(study_dir)
     if fold.ended is None:
         summary["state"] = "running" if held else "open"
-    lines = [as_text(fold, metric, mode, str(study_dir)).replace(": open", f": {summary['state']}", 1)]
+    lines = [as_text(fold, str(study_dir)).replace(": open", f": {summary['state']}", 1)]
     if fold.ended is None and not held:
         lines.append(f"  no process runs it here; go on with: phasetune resume {study_dir}")
     lines.append("")
@@ -51,9 +52,9 @@ def _row(trial: TrialView, metric: str, now: float) -> str:
 
 def ask_to_stop(study_dir: Path, trial: str | None) -> str:
     """Leave the request. Raises UserError if no such trial is going on or nothing runs the study."""
-    fold, _, _ = read_fold(study_dir)
-    if trial is not None and trial not in fold.running:
-        known = ", ".join(fold.running) or "none"
+    fold = read_fold(study_dir)
+    if trial is not None and trial not in fold.running and trial not in fold.paused:
+        known = ", ".join([*fold.running, *fold.paused]) or "none"
         got = f"{trial} is {fold.trials[trial].state}" if trial in fold.trials else f"there is no trial '{trial}'"
         raise UserError(Problem(f"{study_dir}: --trial", got, f"name a trial that is going on: {known}"))
     if not is_running(study_dir):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from tune.core.journal import StudyFold, TrialView
-from tune.core.metrics import Mode
+from tune.core.intervals import mean_interval
+from tune.core.journal import ENDED_STATES, StudyFold, TrialView
 
 
 def state_of(fold: StudyFold) -> str:
@@ -15,13 +16,13 @@ def state_of(fold: StudyFold) -> str:
     return fold.ended.state if fold.ended is not None else "open"
 
 
-def as_json(fold: StudyFold, mode: Mode, study_dir: str) -> dict[str, Any]:
+def as_json(fold: StudyFold, study_dir: str) -> dict[str, Any]:
     """The object that `--json` prints as its last line."""
-    best = fold.best(mode)
+    best = fold.winner
     summary: dict[str, Any] = {
         "study": fold.started.study if fold.started else None,
         "state": state_of(fold),
-        "trials": {state: fold.count(state) for state in ("complete", "pruned", "failed")},
+        "trials": {state: fold.count(state) for state in ENDED_STATES},
         "best": None if best is None else {"trial": best.trial, "point": best.point, "metrics": all_metrics(best)},
         "cost": {"gpu_seconds": round(fold.gpu_seconds, 3), "usd": round(fold.usd, 6)},
         "wall_seconds": round(fold.active_seconds, 3),
@@ -31,7 +32,17 @@ def as_json(fold: StudyFold, mode: Mode, study_dir: str) -> dict[str, Any]:
         for trial in fold.of_role(role):
             if trial.state == "complete":
                 summary[role] = {"trial": trial.trial, "metrics": all_metrics(trial)}
+    repeats = fold.repeats(best.trial) if best is not None else []
+    if repeats:
+        mean, low, high = mean_interval([trial.values[0] for trial in repeats])
+        summary["best"]["repeats"] = {"runs": len(repeats), "mean": mean, "low": _finite(low), "high": _finite(high), "level": 0.95}
+    if fold.goal is not None and fold.goal.several:
+        summary["front"] = [{"trial": t.trial, "point": t.point, "values": list(t.values)} for t in fold.front]
     return summary
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def all_metrics(trial: TrialView) -> dict[str, float]:
@@ -39,10 +50,10 @@ def all_metrics(trial: TrialView) -> dict[str, float]:
     return {**(trial.curve[-1][1] if trial.curve else {}), **trial.metrics}
 
 
-def as_text(fold: StudyFold, metric: str, mode: Mode, study_dir: str) -> str:
+def as_text(fold: StudyFold, study_dir: str) -> str:
     """The summary that a run ends with."""
-    best = fold.best(mode)
-    counts = ", ".join(f"{fold.count(state)} {state}" for state in ("complete", "pruned", "failed"))
+    best = fold.winner
+    counts = ", ".join(f"{fold.count(state)} {state}" for state in ENDED_STATES)
     title = fold.started.study if fold.started else study_dir
     why = f" ({fold.ended.why})" if fold.ended else ""
     lines = [f"Study {title}: {state_of(fold)}{why}", f"  trials     {counts}"]
@@ -56,7 +67,8 @@ def as_text(fold: StudyFold, metric: str, mode: Mode, study_dir: str) -> str:
         if trial.state == "failed":
             lines.append(f"  {trial.role:<10} failed: {trial.reason}: {trial.detail}")
     if best is not None:
-        lines.append(f"  best       {best.trial}  {metric} = {best.value:.4f}")
+        lines.append(f"  best       {best.trial}  {_values_text(fold, best)}")
+        lines += _repeat_lines(fold, best)
         lines += [f"               {key}: {value_text(value)}" for key, value in best.point.items()]
         lines += _test_lines("test", best)
     for trial in fold.of_role("refit"):
@@ -64,6 +76,26 @@ def as_text(fold: StudyFold, metric: str, mode: Mode, study_dir: str) -> str:
             lines += _test_lines("refit test", trial)
     lines += _baseline_lines(fold, best)
     return "\n".join(lines)
+
+
+def _values_text(fold: StudyFold, trial: TrialView) -> str:
+    names = [objective.name for objective in fold.goal.objectives] if fold.goal else []
+    return ", ".join(f"{name} = {value:.4f}" for name, value in zip(names, trial.values, strict=True))
+
+
+def _repeat_lines(fold: StudyFold, winner: TrialView) -> list[str]:
+    """The finalists' means with intervals, and how many trials no other dominates."""
+    lines = []
+    for trial in sorted({view.of for view in fold.of_role("finalist")}, key=lambda trial: trial != winner.trial):
+        repeats = fold.repeats(trial)
+        if repeats:
+            mean, low, high = mean_interval([view.values[0] for view in repeats])
+            within = f" ({low:.4f} to {high:.4f}, 95 % interval)" if len(repeats) > 1 else ""
+            lines.append(f"               {trial} over {len(repeats)} further seeds: mean {mean:.4f}{within}")
+    if fold.goal is not None and fold.goal.several:
+        lines.append(f"               it is the knee of a front of {len(fold.front)} trials that no other dominates")
+        lines += [f"               front: {trial.trial}  {_values_text(fold, trial)}" for trial in fold.front]
+    return lines
 
 
 _SHOWN_TEST = ("accuracy", "f1_weighted", "f1_macro", "precision_weighted", "recall_weighted", "loss")

@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.search.fakes import METRIC, SPACE, FakeClock, MemoryStore, make_search
+from tests.search.fakes import METRIC, SPACE, FakeClock, MemoryStore, make_search, rules_of
 from tune.adapters.journal_file import JournalFile, read_lines
 from tune.core.journal import (
     Ended,
@@ -28,7 +28,7 @@ from tune.core.journal import (
     decode_all,
     encode,
 )
-from tune.core.search import SAMPLER_STATE_EVERY, Rules
+from tune.core.search import SAMPLER_STATE_EVERY
 
 
 def events_per_second(seconds: float = 2.0) -> float:
@@ -44,7 +44,7 @@ def events_per_second(seconds: float = 2.0) -> float:
 
 def long_journal(trials: int, steps: int) -> list[str]:
     """The lines of a study of `trials` random points with `steps` reports each, with real sampler states."""
-    search = make_search(MemoryStore(), Rules(METRIC, "max", 1, 1), sampler="tpe")
+    search = make_search(MemoryStore(), rules_of(1, 1, 10**9), sampler="tpe")
     rng, clock, lines = random.Random(0), FakeClock(), []
 
     def write(event: Event) -> None:
@@ -60,7 +60,7 @@ def long_journal(trials: int, steps: int) -> list[str]:
         write(Started(name, 1, 0))
         for step in range(steps):
             write(Reported(name, step, {METRIC: rng.random()}))
-        write(Ended(name, "complete", rng.random()))
+        write(Ended(name, "complete", (rng.random(),)))
     whole = max(i for i, line in enumerate(lines) if '"sampler_state"' in line)
     return lines[: whole + 1]  # what follows a state is re-asked, and these points were not asked
 
@@ -74,7 +74,7 @@ def measure(trials: int = 10_000, steps: int = 5) -> dict[str, float]:
         began = time.perf_counter()
         entries = list(decode_all(read_lines(path)))
         read_s = time.perf_counter() - began
-        search = make_search(MemoryStore(), Rules(METRIC, "max", 1, 1), sampler="tpe")
+        search = make_search(MemoryStore(), rules_of(1, 1, 10**9), sampler="tpe")
         search.replay(entries)
         resume_s = time.perf_counter() - began
         size = path.stat().st_size

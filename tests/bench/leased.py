@@ -75,6 +75,7 @@ def _in_own_process(order: Mapping[str, Any]) -> dict[str, Any]:
 def _run_noop(trials: int, workers: int) -> dict[str, Any]:
     began = time.perf_counter()
     from cluster.ray_cluster import connect, disconnect
+    from tests.search.fakes import goal, rules_of
     from trainables.adapters.order import Order
     from trainables.adapters.worker_group import WorkerGroup
     from tune.adapters.journal_file import JournalFile
@@ -82,7 +83,7 @@ def _run_noop(trials: int, workers: int) -> dict[str, Any]:
     from tune.adapters.ray_tune import RayTuneExecutor
     from tune.adapters.schedulers import SeededASHA
     from tune.core.journal import Ended, Entry, StudyFold, StudyStarted
-    from tune.core.search import Assignment, JournalWriter, Rules, Search
+    from tune.core.search import Assignment, JournalWriter, Search
     from tune.core.shape import TrialShape
     from tune.core.space import Float, Space
     from tune.session import SystemClock
@@ -98,9 +99,9 @@ def _run_noop(trials: int, workers: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder, JournalFile(Path(folder)) as store:
         journal = JournalWriter(store, SystemClock(), StudyFold(), [watch])
         space = Space((("lr", Float(1e-4, 1.0, log=True)),))
-        sampler = TruthfulOptunaSearch(space, "max", "noop", make_sampler("tpe", 0))
+        sampler = TruthfulOptunaSearch(space, goal("val/score"), "noop", make_sampler("tpe", 0))
         scheduler = SeededASHA("max", 0, grace=1, factor=2, max_steps=4)
-        search = Search(Rules("val/score", "max", 0, 1, trials=trials), sampler, scheduler, journal)
+        search = Search(rules_of(0, 1, trials), sampler, scheduler, journal)
         search.begin(StudyStarted("noop", "digest", {}, {}), "bench")
         group = WorkerGroup(TrialShape(workers, 1), Path(folder))
 

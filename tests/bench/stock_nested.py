@@ -141,7 +141,8 @@ def _run(order: Mapping[str, Any]) -> dict[str, Any]:
     from ray.tune.search.optuna import OptunaSearch
 
     workers, use_gpu = order["workers"], torch.cuda.is_available()
-    ray.init(num_cpus=workers + 1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    # Ray frees an ended trial's CPUs by asking the dashboard: without one, or without a spare CPU, this pattern hangs now and then.
+    ray.init(num_cpus=workers + 2, include_dashboard=True, log_to_driver=False, logging_level="ERROR")
     watch = _Stopwatch()
 
     class Watch(ray.tune.Callback):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.search.fakes import goal
 from tune.adapters.optuna_search import GridSearch, TruthfulOptunaSearch, make_sampler
 from tune.core.ports import Sampler
 from tune.core.space import Choice, Choose, Float, Int, Space
@@ -23,12 +24,12 @@ FINITE = Space(
     (("depth", Int(1, 4)), ("batch", Choice((8, 16, None))), ("peft", Choose("method", (("a", (("r", Int(1, 2)),)), ("b", ())))))
 )
 KINDS: dict[str, tuple[Space, Callable[[int], Sampler]]] = {
-    "tpe": (SPACE, lambda seed: TruthfulOptunaSearch(SPACE, "max", "s", make_sampler("tpe", seed, n_startup=4))),
+    "tpe": (SPACE, lambda seed: TruthfulOptunaSearch(SPACE, goal("m", "max"), "s", make_sampler("tpe", seed, n_startup=4))),
     "tpe multivariate": (
         SPACE,
-        lambda seed: TruthfulOptunaSearch(SPACE, "max", "s", make_sampler("tpe", seed, multivariate=True, n_startup=4)),
+        lambda seed: TruthfulOptunaSearch(SPACE, goal("m", "max"), "s", make_sampler("tpe", seed, multivariate=True, n_startup=4)),
     ),
-    "random": (SPACE, lambda seed: TruthfulOptunaSearch(SPACE, "min", "s", make_sampler("random", seed))),
+    "random": (SPACE, lambda seed: TruthfulOptunaSearch(SPACE, goal("m", "min"), "s", make_sampler("random", seed))),
     "grid": (FINITE, lambda seed: GridSearch(FINITE)),
 }
 
@@ -46,11 +47,11 @@ def play(sampler: Sampler, n: int, start: int = 0) -> list[dict]:
         assert point is not None
         points.append(point)
         value = float(point["depth"])
-        sampler.observe(f"t{i}", 0, value / 2)
+        sampler.observe(f"t{i}", 0, (value / 2,))
         if i % 5 == 4:
-            sampler.tell(f"t{i}", "failed", None)
+            sampler.tell(f"t{i}", "failed", ())
         else:
-            sampler.tell(f"t{i}", "pruned" if i % 3 == 2 else "complete", value)
+            sampler.tell(f"t{i}", "pruned" if i % 3 == 2 else "complete", (value,))
     return points
 
 
@@ -71,7 +72,7 @@ def test_several_open_trials_are_fine(kind) -> None:
     points = [sampler.ask(f"t{i}") for i in range(6)]
     assert all(point is not None and space.faults(point) == [] for point in points)
     for i in reversed(range(6)):
-        sampler.tell(f"t{i}", "complete", float(i))
+        sampler.tell(f"t{i}", "complete", (float(i),))
     assert sampler.ask("t6") is not None
 
 
@@ -82,11 +83,11 @@ def test_adopting_the_past_and_restoring_the_state_gives_the_same_future(kind) -
     state = one.state()
     for i, point in enumerate(past):
         other.adopt(f"t{i}", point)
-        other.observe(f"t{i}", 0, point["depth"] / 2)
+        other.observe(f"t{i}", 0, (point["depth"] / 2,))
         if i % 5 == 4:
-            other.tell(f"t{i}", "failed", None)
+            other.tell(f"t{i}", "failed", ())
         else:
-            other.tell(f"t{i}", "pruned" if i % 3 == 2 else "complete", float(point["depth"]))
+            other.tell(f"t{i}", "pruned" if i % 3 == 2 else "complete", (float(point["depth"]),))
     if state is not None:
         other.restore(state)
     assert play(one, 5, start=9) == play(other, 5, start=9)

@@ -7,68 +7,139 @@ from collections.abc import Callable
 
 import pytest
 
-from tune.adapters.schedulers import NoScheduler, SeededASHA
+from tests.search.fakes import goal
+from tune.adapters.schedulers import make_scheduler
+from tune.core.goal import Goal, Objective
 from tune.core.ports import Scheduler
+from tune.core.scheduler_spec import AshaScheduler, HyperbandScheduler, MedianScheduler, NoScheduler, PatienceScheduler
 
-KINDS: dict[str, Callable[[int], Scheduler]] = {
-    "none": lambda seed: NoScheduler(),
-    "asha": lambda seed: SeededASHA("max", seed, grace=1, factor=3, max_steps=27),
-    "asha min": lambda seed: SeededASHA("min", seed, grace=2, factor=2, max_steps=27),
-    "asha brackets": lambda seed: SeededASHA("max", seed, grace=1, factor=3, max_steps=27, brackets=3),
+STEPS = 27
+TWO = Goal((Objective("a", "max"), Objective("b", "min")))
+SPECS = {
+    "none": NoScheduler(kind="none"),
+    "asha": AshaScheduler(kind="asha", grace=1, factor=3, max=STEPS),
+    "asha brackets": AshaScheduler(kind="asha", grace=1, factor=3, max=STEPS, brackets=3),
+    "asha promote": AshaScheduler(kind="asha", form="promote", grace=1, factor=3, max=STEPS),
+    "asha promote brackets": AshaScheduler(kind="asha", form="promote", grace=1, factor=3, max=STEPS, brackets=2),
+    "hyperband": HyperbandScheduler(kind="hyperband", grace=1, factor=3, max=STEPS),
+    "hyperband promote": HyperbandScheduler(kind="hyperband", form="promote", grace=1, factor=3, max=STEPS),
+    "median": MedianScheduler(kind="median", grace=3),
+    "patience": PatienceScheduler(kind="patience", grace=3, patience=4),
 }
+KINDS: dict[str, tuple[Goal, Callable[[int], Scheduler]]] = {
+    f"{name} {mode}": (goal("m", mode), lambda seed, spec=spec, mode=mode: make_scheduler(spec, goal("m", mode), seed))  # type: ignore[misc]
+    for name, spec in SPECS.items()
+    for mode in ("max", "min")
+}
+for _name in ("none", "asha", "asha promote", "hyperband"):
+    KINDS[f"{_name} of two objectives"] = (TWO, lambda seed, spec=SPECS[_name]: make_scheduler(spec, TWO, seed))  # type: ignore[misc]
 
 
 @pytest.fixture(params=KINDS)
-def make(request: pytest.FixtureRequest) -> Callable[[int], Scheduler]:
+def kind(request: pytest.FixtureRequest) -> tuple[Goal, Callable[[int], Scheduler]]:
     return KINDS[request.param]
 
 
-def decisions(scheduler: Scheduler, seed: int, n: int = 30) -> list[tuple[str, int, str]]:
-    """Decisions on random curves, trials in a row."""
-    rng, made = random.Random(seed), []
-    for trial_i in range(n):
-        name = f"t{trial_i}"
-        scheduler.add(name)
-        for step in range(27):
-            decision = scheduler.decide(name, step, rng.random())
-            made.append((name, step, decision))
-            if decision == "stop":
+Past = list[tuple[str, str, int, tuple[float, ...], object]]
+
+
+def drive(scheduler: Scheduler, target: Goal, seed: int, n: int = 30, mirror: Scheduler | None = None) -> list[tuple[object, ...]]:
+    """Random curves on one slot, promotions first. What happened; a mirror is only told of it, as a resume does."""
+    rng, told = random.Random(seed), []
+    next_step: dict[str, int] = {}
+    paused: list[str] = []
+    started = 0
+    while True:
+        promotion = scheduler.promote(paused) if paused else None
+        if promotion is not None:
+            trial, rung = promotion
+            paused.remove(trial)
+            told.append(("promoted", trial, rung))
+            if mirror is not None:
+                mirror.promoted(trial, rung)
+        elif started < n:
+            trial = f"t{started}"
+            started += 1
+            scheduler.add(trial)
+            if mirror is not None:
+                mirror.add(trial)
+        else:
+            return told
+        for step in range(next_step.get(trial, 0), STEPS):
+            values = tuple(rng.random() for _ in target.objectives)
+            verdict = scheduler.decide(trial, step, values)
+            if mirror is not None:
+                mirror.recall(trial, step, values, verdict)
+            told.append((verdict.action, trial, step))
+            next_step[trial] = step + 1
+            if verdict.action != "continue":
+                assert verdict.why, "a person wants to know why"
                 break
-        scheduler.remove(name)
-    return made
+        if verdict.action == "pause":
+            paused.append(trial)
+            continue
+        scheduler.remove(trial)
+        if mirror is not None:
+            mirror.remove(trial)
 
 
-def test_the_same_reports_give_the_same_decisions(make) -> None:
-    assert decisions(make(1), 5) == decisions(make(1), 5)
+def test_the_same_reports_give_the_same_decisions(kind) -> None:
+    target, make = kind
+    assert drive(make(1), target, 5) == drive(make(1), target, 5)
 
 
-def test_the_first_trial_is_never_stopped(make) -> None:
+def test_what_never_got_worse_is_never_stopped(kind) -> None:
+    target, make = kind
     scheduler = make(1)
     scheduler.add("t0")
-    assert {scheduler.decide("t0", step, -1e6) for step in range(27)} == {"continue"}
+    sign = [1.0 if o.mode == "max" else -1.0 for o in target.objectives]
+    actions = {scheduler.decide("t0", step, tuple(s * (1 + step) for s in sign)).action for step in range(STEPS)}
+    assert "stop" not in actions
 
 
-def test_recalling_the_past_gives_the_decisions_of_having_lived_it(make) -> None:
-    lived, recalled, rng = make(4), make(4), random.Random(8)
-    for trial_i in range(25):
-        name = f"t{trial_i}"
-        lived.add(name)
-        recalled.add(name)
-        for step in range(27):
-            value = rng.random()
-            decision = lived.decide(name, step, value)
-            recalled.recall(name, step, value)
-            if decision == "stop":
+def test_recalling_the_past_gives_the_decisions_of_having_lived_it(kind) -> None:
+    target, make = kind
+    lived, recalled = make(4), make(4)
+    drive(lived, target, 8, n=25, mirror=recalled)
+    assert continued(lived, target) == continued(recalled, target)
+
+
+def continued(scheduler: Scheduler, target: Goal) -> list[tuple[object, ...]]:
+    rng, told = random.Random(9), []
+    for i in range(100, 130):
+        scheduler.add(f"t{i}")
+        for step in range(STEPS):
+            verdict = scheduler.decide(f"t{i}", step, tuple(rng.random() for _ in target.objectives))
+            told.append((verdict.action, i, step))
+            if verdict.action != "continue":
                 break
-        lived.remove(name)
-        recalled.remove(name)
-    assert decisions(lived, 3) == decisions(recalled, 3)
+        scheduler.remove(f"t{i}") if verdict.action != "pause" else None
+    return told
 
 
-def test_a_trial_that_is_removed_twice_or_early_does_no_harm(make) -> None:
+def test_an_ended_trial_can_be_removed_whatever_it_reported(kind) -> None:
+    target, make = kind
     scheduler = make(1)
     scheduler.add("t0")
-    scheduler.remove("t0")
     scheduler.remove("t0")
     scheduler.add("t1")
-    assert scheduler.decide("t1", 0, 1.0) == "continue"
+    scheduler.decide("t1", 0, tuple(1.0 for _ in target.objectives))
+    scheduler.remove("t1")
+
+
+def test_only_a_paused_trial_that_is_ready_is_promoted(kind) -> None:
+    target, make = kind
+    scheduler = make(2)
+    paused = []
+    for i in range(40):
+        scheduler.add(f"t{i}")
+        for step in range(STEPS):
+            verdict = scheduler.decide(f"t{i}", step, tuple(float(-i) if o.mode == "max" else float(i) for o in target.objectives))
+            if verdict.action != "continue":
+                if verdict.action == "pause":
+                    paused.append(f"t{i}")
+                break
+    assert scheduler.promote([]) is None
+    last = paused[-1:]
+    found = scheduler.promote(last)
+    assert found is None or found[0] in last

@@ -13,8 +13,7 @@ BUDGET = Budget(trials=32, wall_hours=2, gpu_hours=8, usd=20)
     ("use", "reason"),
     [
         (Use(), None),
-        (Use(trials=31, wall_s=7199, gpu_seconds=28_799, usd=19.99), None),
-        (Use(trials=32), "budget.trials: 32 of 32 trials"),
+        (Use(wall_s=7199, gpu_seconds=28_799, usd=19.99), None),
         (Use(wall_s=7200), "budget.wall_hours: 2 of 2 hours"),
         (Use(gpu_seconds=30_000), "budget.gpu_hours: 8.33 of 8 GPU-hours"),
         (Use(usd=20.5), "budget.usd: $20.50 of $20.00"),

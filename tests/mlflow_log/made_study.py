@@ -49,7 +49,7 @@ def made_study(seed: int, n_trials: int, n_steps: int) -> Iterator[Event]:
     yield GroupNoted(0, "started")
     yield Suggested("baseline", 0, "baseline", {})
     yield Started("baseline", 1, 0)
-    yield Ended("baseline", "complete", 0.55, {"test/accuracy": 0.54})
+    yield Ended("baseline", "complete", (0.55,), {"test/accuracy": 0.54})
     open_trial: str | None = None
     for i in range(n_trials):
         trial = f"t{i:04d}"
@@ -73,16 +73,16 @@ def made_study(seed: int, n_trials: int, n_steps: int) -> Iterator[Event]:
                 yield Started(trial, 2, 1, 2)
         yield Charged(trial, 12.5, 3.25, 0.001)
         if failed:
-            yield Ended(trial, "failed", None, reason="not_finite", detail="train/loss = nan; lower the learning rate")
+            yield Ended(trial, "failed", (), reason="not_finite", detail="train/loss = nan; lower the learning rate")
         elif pruned:
-            yield Ended(trial, "pruned", value, reason="rung", detail="not among the best")
+            yield Ended(trial, "pruned", (value,), reason="rung", detail="not among the best")
         elif i == n_trials - 1 and open_trial is None:
             open_trial = trial
         else:
             final = {METRIC: value, "val/loss": 0.25, "test/accuracy": value - 0.01}
-            yield Ended(trial, "complete", value, final, {"confusion matrix": "confusion.json", "curves": "plots/curves.csv"})
+            yield Ended(trial, "complete", (value,), final, {"confusion matrix": "confusion.json", "curves": "plots/curves.csv"})
     if open_trial is not None:
-        yield Ended(open_trial, "complete", 0.6, {"test/accuracy": 0.59}, {"gone": "gone.txt"})
+        yield Ended(open_trial, "complete", (0.6,), {"test/accuracy": 0.59}, {"gone": "gone.txt"})
     yield StudyEnded("done", "all trials are done")
 
 

@@ -70,7 +70,7 @@ def test_a_value_that_is_no_finite_number_is_left_out_and_named() -> None:
 
 def test_a_final_metric_does_not_bend_the_curve_of_the_same_name() -> None:
     final = {METRIC: 0.7, "val/loss": 0.5, "test/accuracy": 0.6}
-    sheet = one_trial(Reported("t0000", 4, {METRIC: 0.6, "val/loss": 0.5}), Ended("t0000", "complete", 0.7, final))["t0000"]
+    sheet = one_trial(Reported("t0000", 4, {METRIC: 0.6, "val/loss": 0.5}), Ended("t0000", "complete", (0.7,), final))["t0000"]
     assert curve(sheet, METRIC) == [(4, 0.6)] and curve(sheet, f"final/{METRIC}") == [(4, 0.7)]
     assert curve(sheet, "val/loss") == [(4, 0.5)] and curve(sheet, "final/val/loss") == []
     assert curve(sheet, "test/accuracy") == [(4, 0.6)] and curve(sheet, "objective") == [(4, 0.7)]
@@ -78,14 +78,14 @@ def test_a_final_metric_does_not_bend_the_curve_of_the_same_name() -> None:
 
 def test_status_state_and_reason_follow_the_end_of_a_trial() -> None:
     for state, status in (("complete", "FINISHED"), ("pruned", "FINISHED"), ("failed", "FAILED")):
-        sheet = one_trial(Ended("t0000", state, None, reason="because", detail="of this"))["t0000"]  # type: ignore[arg-type]
+        sheet = one_trial(Ended("t0000", state, (), reason="because", detail="of this"))["t0000"]  # type: ignore[arg-type]
         assert (sheet.status, sheet.tags["phasetune.state"]) == (status, state)
         assert sheet.tags["phasetune.reason"] == "because" and sheet.tags["phasetune.detail"] == "of this"
 
 
 def test_a_pruned_trial_is_never_the_best() -> None:
-    other = [Suggested("t0001", 1, "search", {}), Ended("t0001", "complete", 0.4)]
-    parent = one_trial(Ended("t0000", "pruned", 0.9), *other)[PARENT]
+    other = [Suggested("t0001", 1, "search", {}), Ended("t0001", "complete", (0.4,))]
+    parent = one_trial(Ended("t0000", "pruned", (0.9,)), *other)[PARENT]
     assert parent.tags["phasetune.best_trial"] == "t0001" and curve(parent, f"best/{METRIC}") == [(1, 0.4)]
 
 
@@ -94,7 +94,7 @@ def test_best_so_far_never_gets_worse_in_either_mode() -> None:
     for mode, expected in (("max", [0.5, 0.7, 0.7, 0.9, 0.9]), ("min", [0.5, 0.5, 0.3, 0.3, 0.1])):
         ends: list[Event] = []
         for i, value in enumerate(values):
-            ends += [Suggested(f"t{i:04d}", i, "search", {}), Ended(f"t{i:04d}", "complete", value)]
+            ends += [Suggested(f"t{i:04d}", i, "search", {}), Ended(f"t{i:04d}", "complete", (value,))]
         assert curve(folded(started(mode=mode), *ends)[PARENT], f"best/{METRIC}") == list(enumerate(expected))
 
 

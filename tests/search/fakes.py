@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from tune.adapters.optuna_search import GridSearch, TruthfulOptunaSearch, make_sampler
 from tune.adapters.schedulers import NoScheduler, SeededASHA
+from tune.core.cost import Budget
+from tune.core.goal import Goal, Objective
 from tune.core.journal import Entry, StudyEnded, StudyFold, StudyStarted, decode_all
+from tune.core.metrics import Mode
 from tune.core.ports import Sampler, Scheduler
 from tune.core.search import Assignment, JournalWriter, Rules, Search
 from tune.core.space import Choice, Choose, Float, Int, Space
@@ -62,19 +66,29 @@ def curve(point: dict, step: int) -> float:
     return ceiling * (1 - 0.7 ** (step + 1))
 
 
-def make_search(store: MemoryStore, rules: Rules, sampler: str = "tpe", asha: bool = True, multivariate: bool = False) -> Search:
+def goal(metric: str = METRIC, mode: Mode = "max") -> Goal:
+    return Goal((Objective(metric, mode),))
+
+
+def rules_of(seed: int, slots: int, trials: int, **more: Any) -> Rules:
+    return Rules(**{"goal": goal(), "seed": seed, "slots": slots, "budget": Budget(trials=trials), **more})
+
+
+def make_search(store: MemoryStore, rules: Rules, sampler: str = "tpe", asha: bool | Scheduler = True, multivariate: bool = False) -> Search:
     made: Sampler = (
         GridSearch(GRID)
         if sampler == "grid"
         else TruthfulOptunaSearch(
             SPACE,
-            rules.mode,
+            rules.goal,
             "fake",
             make_sampler(sampler, rules.seed, multivariate=multivariate, n_startup=4),
             first=[{"lr": 1e-3, "depth": 3}],
         )
     )
-    scheduler: Scheduler = SeededASHA(rules.mode, rules.seed, grace=2, factor=2, max_steps=9, brackets=2) if asha else NoScheduler()
+    scheduler: Scheduler = NoScheduler() if asha is False else asha  # type: ignore[assignment]
+    if asha is True:
+        scheduler = SeededASHA(rules.goal.mode, rules.seed, grace=2, factor=2, max_steps=9, brackets=2)
     return Search(rules, made, scheduler, JournalWriter(store, FakeClock(), StudyFold()))
 
 
@@ -104,7 +118,7 @@ def run(store: MemoryStore, rules: Rules, **kinds) -> Search:
     search = make_search(store, rules, **kinds)
     past = list(decode_all(store.lines()))
     search.replay(past)
-    search.begin(None if past else StudyStarted("fake", "digest", {}, {}), "fake")
+    search.begin(None if past else StudyStarted("fake", "digest", {"metric": {"name": METRIC, "mode": "max"}}, {}), "fake")
     drive(search)
     return search
 
@@ -114,7 +128,7 @@ def essence(store: MemoryStore) -> list[object]:
     kept = []
     for entry in decode_all(store.lines()):
         name = type(entry.event).__name__
-        if name in ("Suggested", "Reported", "Ended"):
+        if name in ("Suggested", "Reported", "Promoted", "Ended"):
             kept.append(entry.event)
     return kept
 

@@ -21,7 +21,7 @@ def stops(scheduler: SeededASHA, values: list[float]) -> dict[int, int]:
         scheduler.add(f"t{trial_i}")
         for epoch in range(50):
             ran[trial_i] = epoch + 1
-            if scheduler.decide(f"t{trial_i}", epoch, value) == "stop":
+            if scheduler.decide(f"t{trial_i}", epoch, (value,)).action == "stop":
                 break
         scheduler.remove(f"t{trial_i}")
     return ran
@@ -47,7 +47,7 @@ def test_the_rungs_are_those_of_optunas_successive_halving() -> None:
     scheduler.add("t0")
     for epoch in range(50):
         before = sum(len(r) for rungs in scheduler.rungs().values() for rung in rungs for r in rung.values())
-        scheduler.decide("t0", epoch, 1.0)
+        scheduler.decide("t0", epoch, (1.0,)).action
         after = sum(len(r) for rungs in scheduler.rungs().values() for rung in rungs for r in rung.values())
         if after > before:
             ours.append(epoch + 1)
@@ -63,9 +63,9 @@ def test_recalled_reports_leave_the_rungs_as_deciding_did() -> None:
         recalled.add(name)
         for epoch in range(50):
             value = float(rng.random())
-            decision = live.decide(name, epoch, value)
-            recalled.recall(name, epoch, value)
-            if decision == "stop":
+            verdict = live.decide(name, epoch, (value,))
+            recalled.recall(name, epoch, (value,), verdict)
+            if verdict.action == "stop":
                 break
         live.remove(name)
         recalled.remove(name)
@@ -109,4 +109,4 @@ def test_a_misspelt_time_attribute_switches_the_stock_class_off_and_cannot_be_sa
 def test_without_a_scheduler_nothing_is_stopped() -> None:
     scheduler = NoScheduler()
     scheduler.add("t0")
-    assert {scheduler.decide("t0", e, -1e9) for e in range(100)} == {"continue"}
+    assert {scheduler.decide("t0", e, (-1e9,)).action for e in range(100)} == {"continue"}

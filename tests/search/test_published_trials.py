@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.search.fakes import FakeClock, MemoryStore
+from tests.search.fakes import FakeClock, MemoryStore, goal, rules_of
 from tune.adapters.optuna_search import TruthfulOptunaSearch, make_sampler
 from tune.adapters.schedulers import NoScheduler
 from tune.core.journal import StudyFold, StudyStarted
-from tune.core.search import Assignment, JournalWriter, Rules, Search
+from tune.core.search import Assignment, JournalWriter, Search
 from tune.core.space import Choice, Float, Space
 
 GOLDEN = Path(__file__).parent / "golden" / "roumeliotis2025_trials.csv"
@@ -34,9 +34,9 @@ def test_the_published_convnext_suggestions_replay_exactly(size: int, n: int) ->
             ("optim.weight_decay", Float(1e-5, 1e-2, log=True)),
         )
     )
-    sampler = TruthfulOptunaSearch(space, "max", "replay", make_sampler("tpe", 42))
+    sampler = TruthfulOptunaSearch(space, goal("val/f1_weighted"), "replay", make_sampler("tpe", 42))
     search = Search(
-        Rules("val/f1_weighted", "max", seed=42, slots=1, trials=n),
+        rules_of(seed=42, slots=1, trials=n, goal=goal("val/f1_weighted")),
         sampler,
         NoScheduler(),
         JournalWriter(MemoryStore(), FakeClock(), StudyFold()),

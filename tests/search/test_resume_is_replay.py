@@ -6,12 +6,11 @@ import random
 
 import pytest
 
-from tests.search.fakes import METRIC, Killed, MemoryStore, essence, make_search, run
+from tests.search.fakes import Killed, MemoryStore, essence, make_search, rules_of, run
 from tune.core.errors import UserError
 from tune.core.journal import SamplerState, decode_all
-from tune.core.search import Rules
 
-RULES = Rules(METRIC, "max", seed=7, slots=1, trials=20)
+RULES = rules_of(seed=7, slots=1, trials=20)
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random", "grid"])
@@ -45,7 +44,7 @@ def test_many_kills_of_one_study_change_nothing_either() -> None:
 
 
 def test_a_recorded_sampler_state_gives_the_same_future_as_asking_the_whole_past_again() -> None:
-    rules = Rules(METRIC, "max", seed=1, slots=1, trials=140)
+    rules = rules_of(seed=1, slots=1, trials=140)
     whole = MemoryStore()
     run(whole, rules)
     assert sum(isinstance(e.event, SamplerState) for e in decode_all(whole.lines())) == 2
@@ -55,7 +54,7 @@ def test_a_recorded_sampler_state_gives_the_same_future_as_asking_the_whole_past
 
 
 def test_with_several_slots_a_resumed_study_repeats_nothing_that_ended() -> None:
-    rules = Rules(METRIC, "max", seed=7, slots=3, trials=20)
+    rules = rules_of(seed=7, slots=3, trials=20)
     store = MemoryStore(dies_after=150)
     with pytest.raises(Killed):
         run(store, rules)
@@ -72,7 +71,7 @@ def test_a_sampler_that_would_suggest_otherwise_is_refused_with_the_reason() -> 
     store = MemoryStore()
     run(store, RULES)
     with pytest.raises(UserError, match=r"t0001[\s\S]*the sampler now suggests[\s\S]*environment\.json"):
-        search = make_search(MemoryStore(), Rules(METRIC, "max", seed=8, slots=1, trials=20))
+        search = make_search(MemoryStore(), rules_of(seed=8, slots=1, trials=20))
         search.replay(decode_all(store.lines()))
 
 

@@ -6,13 +6,13 @@ import optuna
 from optuna.trial import TrialState
 from ray.tune.search.optuna import OptunaSearch
 
-from tests.search.fakes import SPACE
+from tests.search.fakes import SPACE, goal
 from tune.adapters.optuna_search import GridSearch, TruthfulOptunaSearch, make_sampler
 from tune.core.space import Choice, Float, Int, Space
 
 
 def ours(study: str = "a", seed: int = 1) -> TruthfulOptunaSearch:
-    return TruthfulOptunaSearch(SPACE, "max", study, make_sampler("tpe", seed))
+    return TruthfulOptunaSearch(SPACE, goal("m", "max"), study, make_sampler("tpe", seed))
 
 
 def stock(study_name: str | None = None, storage: optuna.storages.BaseStorage | None = None) -> OptunaSearch:
@@ -27,9 +27,9 @@ def states(search: OptunaSearch) -> list[TrialState]:
 def test_a_stopped_trial_is_pruned_with_its_curve_where_the_stock_class_says_complete() -> None:
     search = ours()
     search.ask("t0")
-    search.observe("t0", 0, 0.1)
-    search.observe("t0", 5, 0.2)
-    search.tell("t0", "pruned", 0.2)
+    search.observe("t0", 0, (0.1,))
+    search.observe("t0", 5, (0.2,))
+    search.tell("t0", "pruned", (0.2,))
     trial = search._ot_study.trials[0]
     assert (trial.state, trial.value, trial.intermediate_values) == (TrialState.PRUNED, 0.2, {0: 0.1, 5: 0.2})
     old = stock()
@@ -41,7 +41,7 @@ def test_a_stopped_trial_is_pruned_with_its_curve_where_the_stock_class_says_com
 
 def test_a_failed_or_nan_trial_fails_where_the_stock_class_leaves_it_running() -> None:
     search = ours()
-    for name, state, value in (("t0", "failed", None), ("t1", "complete", float("nan"))):
+    for name, state, value in (("t0", "failed", ()), ("t1", "complete", (float("nan"),))):
         search.ask(name)
         search.tell(name, state, value)  # type: ignore[arg-type]
     assert states(search) == [TrialState.FAIL, TrialState.FAIL]
@@ -64,13 +64,13 @@ def test_two_studies_never_share_a_memory_where_the_stock_default_name_merges_th
 def test_a_second_telling_changes_nothing() -> None:
     search = ours()
     search.ask("t0")
-    search.tell("t0", "complete", 1.0)
-    search.tell("t0", "failed", None)
+    search.tell("t0", "complete", (1.0,))
+    search.tell("t0", "failed", ())
     assert states(search) == [TrialState.COMPLETE]
 
 
 def test_first_points_come_first_and_partial_ones_are_filled_up() -> None:
-    search = TruthfulOptunaSearch(SPACE, "max", "s", make_sampler("tpe", 3), first=[{"lr": 1e-3, "depth": 3}, {"peft.method": "ia3"}])
+    search = TruthfulOptunaSearch(SPACE, goal("m", "max"), "s", make_sampler("tpe", 3), first=[{"lr": 1e-3, "depth": 3}, {"peft.method": "ia3"}])
     one, two = search.ask("t0"), search.ask("t1")
     assert (one["lr"], one["depth"]) == (1e-3, 3) and "peft.method" in one
     assert two["peft.method"] == "ia3" and "peft.lora.r" not in two
@@ -87,9 +87,9 @@ def test_a_restored_state_draws_what_the_original_would_have_drawn() -> None:
     one, other = ours(seed=5), ours(seed=99)
     for i in range(15):
         point = one.ask(f"t{i}")
-        one.tell(f"t{i}", "complete", point["lr"])
+        one.tell(f"t{i}", "complete", (point["lr"],))
         other.adopt(f"t{i}", point)
-        other.tell(f"t{i}", "complete", point["lr"])
+        other.tell(f"t{i}", "complete", (point["lr"],))
     saved = one.state()
     assert saved is not None
     other.restore(saved)

@@ -36,8 +36,6 @@ class ForegroundExecutor:
                 return self._search.report(trial, step, metrics)
 
             message = self._run_trial(assignment, on_report)
-            use = message[3] if len(message) > 3 else {}
-            self._search.charge(trial, use.get("cpu_seconds", 0.0), use.get("gpu_seconds", 0.0))
             match message:
                 case ("done", metrics, files, *_):
                     self._search.finish(trial, metrics, files)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
-from tune.core.journal import Ended, Entry, StudyFold
-from tune.core.metrics import Mode
+from tune.core.journal import Ended, Entry, StudyFold, TrialView
 
 KEEP_WEIGHTS_OF = 3  # best complete trials whose weights stay; refits keep theirs
 
@@ -15,17 +15,30 @@ KEEP_WEIGHTS_OF = 3  # best complete trials whose weights stay; refits keep thei
 class Housekeeping:
     """A listener of the journal. Deletes only after the trial's end is durable; what it cannot delete it leaves."""
 
-    def __init__(self, study_dir: Path, fold: StudyFold, mode: Mode):
-        self._trials, self._fold, self._mode = study_dir / "trials", fold, mode
+    def __init__(self, study_dir: Path, fold: StudyFold):
+        self._trials, self._fold = study_dir / "trials", fold
+        self._kept = {trial.trial for trial in self._best(trial for trial in fold.of_role("search") if trial.in_the_running)}
 
     def on_entry(self, entry: Entry) -> None:
         if not isinstance(entry.event, Ended):
             return
+        ended = self._fold.trials[entry.event.trial]
         for name in ("checkpoint", "checkpoint.tmp", "checkpoint.old"):
-            shutil.rmtree(self._trials / entry.event.trial / name, ignore_errors=True)
-        kept = {t.trial for t in self._fold.ranked(self._mode)[:KEEP_WEIGHTS_OF]}
-        for trial in self._fold.of_role("search"):
-            if trial.ended and trial.trial not in kept:
-                for weights in (self._trials / trial.trial).glob("*.safetensors"):
-                    with contextlib.suppress(OSError):
-                        weights.unlink()
+            shutil.rmtree(self._trials / ended.trial / name, ignore_errors=True)
+        if ended.role == "refit":
+            return
+        # A trial that once fell out of the best never comes back, so only those kept and the new one are compared.
+        able = [ended] if ended.role == "search" and ended.in_the_running else []
+        kept = {trial.trial for trial in self._best([*(self._fold.trials[name] for name in self._kept), *able])}
+        for name in {*self._kept, ended.trial} - kept:
+            for weights in (self._trials / name).glob("*.safetensors"):
+                with contextlib.suppress(OSError):
+                    weights.unlink()
+        self._kept = kept
+
+    def _best(self, able: Iterable[TrialView]) -> list[TrialView]:
+        trials = sorted(able, key=lambda trial: trial.number)
+        if self._fold.goal is None or not trials:
+            return trials
+        best = [trials[i] for i in self._fold.goal.order([trial.values for trial in trials])[:KEEP_WEIGHTS_OF]]
+        return [*best, *(trial for trial in self._fold.front if trial not in best)]

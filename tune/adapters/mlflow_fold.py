@@ -16,11 +16,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+from tune.core.goal import Goal
 from tune.core.journal import (
     Charged,
     Ended,
     Entry,
     Noted,
+    Promoted,
     Reported,
     Retried,
     SessionStarted,
@@ -29,7 +31,7 @@ from tune.core.journal import (
     StudyStarted,
     Suggested,
 )
-from tune.core.metrics import Mode, better
+from tune.core.metrics import better
 from tune.core.patch import flatten
 from tune.core.search import trial_seed
 
@@ -108,7 +110,7 @@ class MlflowFold:
         self._study = ""
         self._seed = 0
         self._metric = ""
-        self._mode: Mode = "max"
+        self._goal: Goal | None = None
         self._counts = {"complete": 0, "pruned": 0, "failed": 0}
         self._cost = (0.0, 0.0, 0.0)  # CPU seconds, GPU seconds, US dollars
         self._best: tuple[float, str, Mapping[str, Any]] | None = None
@@ -156,6 +158,10 @@ class MlflowFold:
                 sheet.tags |= {"phasetune.state": "running", "phasetune.attempt": str(event.attempt)}
             case Reported():
                 self._report(event, entry)
+                if event.pause:
+                    self._touch(event.trial, entry).tags["phasetune.state"] = "paused"
+            case Promoted():
+                self._touch(event.trial, entry).tags["phasetune.state"] = "waiting"
             case Charged():
                 self._charge(event, entry)
             case Retried():
@@ -181,9 +187,9 @@ class MlflowFold:
         self._study = event.study
         fingerprint = hashlib.sha256(f"{event.study}\n{entry.t!r}\n{event.digest}".encode()).hexdigest()[:12]
         self.study_id = re.sub(r"[^\w.\-]", "_", event.study)[:100] + "-" + fingerprint
-        metric, study = _mapping(event.resolved, "metric"), _mapping(event.resolved, "study")
-        self._metric = str(metric.get("name", ""))
-        self._mode = "min" if metric.get("mode") == "min" else "max"
+        study = _mapping(event.resolved, "study")
+        self._goal = Goal.of(event.resolved)
+        self._metric = self._goal.metric
         self._seed = int(study.get("seed", 0))
         self._common = {STUDY_TAG: self.study_id, "mlflow.source.name": "phasetune", "mlflow.source.type": "LOCAL"}
         commit = _commit(event.environment)
@@ -206,6 +212,7 @@ class MlflowFold:
             "phasetune.role": event.role,
             "phasetune.number": str(event.number),
             "phasetune.seed": str(trial_seed(self._seed, event.trial)),
+            **({"phasetune.of": event.of} if event.of else {}),
         }
         sheet = RunSheet(event.trial, _short_name(event.trial, event.point), round(entry.t * 1000), head, entry.seq)
         self._sheets[event.trial] = sheet
@@ -241,6 +248,7 @@ class MlflowFold:
         final = {k if k not in running.last else f"final/{k}": v for k, v in event.metrics.items() if running.last.get(k) != v}
         if event.state == "complete" and event.value is not None:
             final["objective"] = event.value
+        final |= {f"violation/{limit}": amount for limit, amount in event.violations.items()}
         self._sample(event.trial, entry, final, running.last_step)
         if event.files:
             sheet.tags["phasetune.files"] = _cut(json.dumps(dict(event.files)), MAX_TAG_CHARS)
@@ -258,12 +266,15 @@ class MlflowFold:
             return
         step = sum(self._counts.values())
         self._counts[event.state] += 1
-        if value is not None and (self._best is None or better(value, self._best[0], self._mode)):
+        if value is not None and not event.violations and self._is_better(value):
             self._best = (value, event.trial, running.point)
         metrics = _cost_metrics(self._cost) | {f"trials/{state}": float(n) for state, n in self._counts.items()}
         if self._best is not None:
             metrics[f"best/{self._metric}"] = self._best[0]
         self._sample(PARENT, entry, metrics, step)
+
+    def _is_better(self, value: float) -> bool:
+        return self._best is None or (self._goal is not None and better(value, self._best[0], self._goal.mode))
 
     def _note(self, event: Noted, entry: Entry) -> None:
         parent = self._touch(PARENT, entry)

@@ -10,9 +10,10 @@ The journal, not an Optuna storage, is the memory of a study.
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -20,8 +21,8 @@ import optuna
 from ray.tune.result import TRAINING_ITERATION
 from ray.tune.search.optuna import OptunaSearch
 
-from tune.core.metrics import Mode
-from tune.core.ports import Point, TrialState
+from tune.core.goal import Goal
+from tune.core.ports import PastTrial, Point, TrialState, Values
 from tune.core.space import Choice, Float, Int, Space
 
 _STATES = {
@@ -29,7 +30,6 @@ _STATES = {
     "pruned": optuna.trial.TrialState.PRUNED,
     "failed": optuna.trial.TrialState.FAIL,
 }
-_VALUE = "objective"
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
@@ -49,11 +49,22 @@ def make_sampler(
 class TruthfulOptunaSearch(OptunaSearch):
     """A `Sampler` port over Ray's OptunaSearch. `first` points, which may be partial, are tried before the sampler is free."""
 
-    def __init__(self, space: Space, mode: Mode, study: str, sampler: optuna.samplers.BaseSampler, first: Sequence[Point] = ()):
+    def __init__(self, space: Space, goal: Goal, study: str, sampler: optuna.samplers.BaseSampler, first: Sequence[Point] = ()):
         self._typed_space = space
         self._first = list(first)
         self._n_asked = 0
-        super().__init__(space=self._define_by_run, metric=_VALUE, mode=mode, sampler=sampler, study_name=study)
+        self._goal = goal
+        self._storage = _StorageWithPauses()
+        names = [objective.name for objective in goal.objectives]
+        modes = [objective.mode for objective in goal.objectives]
+        super().__init__(
+            space=self._define_by_run,
+            metric=names if goal.several else names[0],
+            mode=modes if goal.several else modes[0],
+            sampler=sampler,
+            study_name=study,
+            storage=self._storage,
+        )
 
     def _define_by_run(self, trial: Any) -> None:
         def pick(key: str, param: Float | Int | Choice) -> Any:
@@ -77,24 +88,35 @@ class TruthfulOptunaSearch(OptunaSearch):
         assert suggested is not None
         return dict(suggested)
 
-    def observe(self, trial: str, step: int, value: float) -> None:
-        self.on_trial_result(trial, {_VALUE: value, TRAINING_ITERATION: step})
+    def observe(self, trial: str, step: int, values: Values) -> None:
+        if not self._goal.several:  # Optuna keeps no intermediate values of several objectives
+            self.on_trial_result(trial, {self._goal.metric: values[0], TRAINING_ITERATION: step})
 
-    def tell(self, trial: str, state: TrialState, value: float | None) -> None:
+    def pause(self, trial: str) -> None:
+        self._storage.paused.add(self._ot_trials[trial]._trial_id)
+
+    def promote(self, trial: str) -> None:
+        self._storage.paused.discard(self._ot_trials[trial]._trial_id)
+
+    def learn(self, past: Sequence[PastTrial]) -> None:
+        raise NotImplementedError
+
+    def tell(self, trial: str, state: TrialState, values: Values, violation: float = 0.0) -> None:
         """Tell Optuna the end of a trial once. A pruned trial's value is its last intermediate value, as Optuna does itself."""
         if trial in self._completed_trials:
             return
-        usable = value is not None and math.isfinite(value)
+        self.promote(trial)
+        usable = bool(values) and all(math.isfinite(value) for value in values)
         if state == "complete" and not usable:
             state = "failed"
-        self._ot_study.tell(self._ot_trials[trial], value if state == "complete" else None, state=_STATES[state])
+        self._ot_study.tell(self._ot_trials[trial], list(values) if state == "complete" else None, state=_STATES[state])
         self._completed_trials.add(trial)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Ray's own hook: complete only if the result says so by `state`, pruned if Ray stopped it early."""
-        value = (result or {}).get(_VALUE)
-        state: TrialState = "failed" if error or value is None else (result or {}).get("state", "pruned")
-        self.tell(trial_id, state, value)
+        values = self._goal.values(result or {})
+        state: TrialState = "failed" if error or values is None else (result or {}).get("state", "pruned")
+        self.tell(trial_id, state, values or ())
 
     def adopt(self, trial: str, point: Point) -> None:
         sampler, self._ot_study.sampler = self._ot_study.sampler, _fixed_sampler()
@@ -120,6 +142,29 @@ class TruthfulOptunaSearch(OptunaSearch):
             generator = getattr(getattr(holder, "_rng", None), "rng", None)
             if isinstance(generator, np.random.RandomState):
                 yield generator
+
+
+class _StorageWithPauses(optuna.storages.InMemoryStorage):
+    """To samplers a paused trial is one that was pruned at its last value: they learn from it, and it may yet go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.paused: set[int] = set()
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[optuna.trial.TrialState] | None = None
+    ) -> list[optuna.trial.FrozenTrial]:
+        if not self.paused:
+            return super().get_all_trials(study_id, deepcopy, states)
+        shown = [self._shown(trial) for trial in super().get_all_trials(study_id, deepcopy, None)]
+        return [trial for trial in shown if states is None or trial.state in states]
+
+    def _shown(self, trial: optuna.trial.FrozenTrial) -> optuna.trial.FrozenTrial:
+        if trial._trial_id not in self.paused:
+            return trial
+        shown = copy.copy(trial)
+        shown.state = optuna.trial.TrialState.PRUNED
+        return shown
 
 
 def _fixed_sampler() -> optuna.samplers.BaseSampler:
@@ -153,10 +198,19 @@ class GridSearch:
     def ask(self, trial: str) -> Point | None:
         return next(self._left, None)
 
-    def observe(self, trial: str, step: int, value: float) -> None:
+    def observe(self, trial: str, step: int, values: Values) -> None:
         pass
 
-    def tell(self, trial: str, state: TrialState, value: float | None) -> None:
+    def pause(self, trial: str) -> None:
+        pass
+
+    def promote(self, trial: str) -> None:
+        pass
+
+    def learn(self, past: Sequence[PastTrial]) -> None:
+        pass  # a grid visits all its points
+
+    def tell(self, trial: str, state: TrialState, values: Values, violation: float = 0.0) -> None:
         pass
 
     def adopt(self, trial: str, point: Point) -> None:

@@ -169,19 +169,16 @@ class RayTuneExecutor:
                     self._search.fail(trial, failure.reason, failure.detail)
                     decision = "stop"
                 host.answer.remote(trial, decision)
-            case ("done", metrics, files, use):
-                self._charge(trial, use)
+            case ("done", metrics, files, _):
                 self._search.finish(trial, metrics, files)
                 self._give_back(key)
             case ("failed", "group_start_failed", detail, _):  # no fault of the trial: it stays open for a resume
                 self._search.note(GroupNoted(lease.slot, "lost", detail))
                 raise StopStudy("group_start_failed", detail, "look at the cluster's free CPUs and GPUs and at Ray's worker logs")
-            case ("failed", reason, detail, use):
-                self._charge(trial, use)
+            case ("failed", reason, detail, _):
                 self._search.fail(trial, reason, detail)
                 self._give_back(key)
-            case ("retry", reason, detail, use):
-                self._charge(trial, use)
+            case ("retry", reason, detail, _):
                 self._search.note(GroupNoted(lease.slot, "lost", f"{reason}: {detail}"))
                 self._search.retry(trial, reason, detail)
                 if reason == "group_lost":
@@ -203,10 +200,6 @@ class RayTuneExecutor:
 
     def _give_back(self, key: str) -> None:
         self._free.append(self._leases.pop(key).slot)
-
-    def _charge(self, trial: str, use: dict[str, float]) -> None:
-        if use:
-            self._search.charge(trial, use.get("cpu_seconds", 0.0), use.get("gpu_seconds", 0.0))
 
 
 class _SearcherOf(Searcher):

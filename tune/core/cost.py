@@ -39,18 +39,16 @@ class Budget(BaseModel):
 
 @dataclass(frozen=True)
 class Use:
-    """What a study has used so far. `trials` counts suggestions, `wall_s` the active seconds of all sessions."""
+    """What a study has used so far. `wall_s`: the active seconds of all sessions."""
 
-    trials: int = 0
     wall_s: float = 0.0
     gpu_seconds: float = 0.0
     usd: float = 0.0
 
 
 def exceeded(budget: Budget, use: Use) -> str | None:
-    """The first limit of the budget that `use` has reached, with both figures, or None if there is room."""
-    if budget.trials is not None and use.trials >= budget.trials:
-        return f"budget.trials: {use.trials} of {budget.trials} trials"
+    """The first limit of time or money that `use` has reached, with both figures, or None if there is room. Trials are counted by
+    the search, which stops suggesting; the others also end what runs."""
     if budget.wall_s is not None and use.wall_s >= budget.wall_s:
         return f"budget.wall_hours: {use.wall_s / SECONDS_PER_HOUR:.3g} of {budget.wall_hours:g} hours"
     if budget.gpu_seconds is not None and use.gpu_seconds >= budget.gpu_seconds:

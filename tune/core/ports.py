@@ -5,13 +5,14 @@ Contract suites in `tests/contracts` run over every implementation of these.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 Decision = Literal["continue", "stop"]
 TrialState = Literal["complete", "pruned", "failed"]
+Values = tuple[float, ...]  # one value an objective, in the goal's order
 Point = dict[str, Any]  # dotted key of the trainable's spec -> value, in the order of the space
 
 
@@ -58,6 +59,17 @@ class Reporter(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class PastTrial:
+    """A trial of an earlier study that a sampler may learn from. `curve`: first objective by step."""
+
+    point: Point
+    state: TrialState
+    values: Values
+    curve: Mapping[int, float] = field(default_factory=dict)
+    violation: float = 0.0
+
+
 class Sampler(Protocol):
     """Proposes points. Deterministic given its seed and the sequence of calls."""
 
@@ -65,12 +77,27 @@ class Sampler(Protocol):
         """The next point, or None when there is none left (a grid that is finished)."""
         ...
 
-    def observe(self, trial: str, step: int, value: float) -> None:
-        """An intermediate value of the objective."""
+    def observe(self, trial: str, step: int, values: Values) -> None:
+        """Intermediate values of the objectives."""
         ...
 
-    def tell(self, trial: str, state: TrialState, value: float | None) -> None:
-        """The trial's end. `value` is None for a failed trial; for a pruned one it is the last observed value."""
+    def tell(self, trial: str, state: TrialState, values: Values, violation: float = 0.0) -> None:
+        """The trial's end, once. `values` is empty if it has none; for a pruned trial they are the last observed ones.
+
+        violation: the sum of the amounts by which it breaks limits; above 0 the point is infeasible, which is no failure.
+        """
+        ...
+
+    def pause(self, trial: str) -> None:
+        """The trial waits for a promotion: what was observed of it counts as if it were pruned there."""
+        ...
+
+    def promote(self, trial: str) -> None:
+        """The trial goes on after a pause."""
+        ...
+
+    def learn(self, past: Sequence[PastTrial]) -> None:
+        """Take in trials of earlier studies. Once, before the first ask."""
         ...
 
     def state(self) -> dict[str, Any] | None:
@@ -86,19 +113,38 @@ class Sampler(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """A scheduler's word on a report. `why` is for people; empty when the trial goes on."""
+
+    action: Literal["continue", "stop", "pause"]
+    why: str = ""
+
+
+GO_ON = Verdict("continue")
+
+
 class Scheduler(Protocol):
     """Decides at reports who goes on. Deterministic given its seed and the sequence of calls."""
 
     def add(self, trial: str) -> None: ...
 
-    def decide(self, trial: str, step: int, value: float) -> Decision: ...
+    def decide(self, trial: str, step: int, values: Values) -> Verdict: ...
+
+    def recall(self, trial: str, step: int, values: Values, verdict: Verdict) -> None:
+        """Take note of a past report whose verdict stands in the journal, without deciding again."""
+        ...
+
+    def promote(self, ready: Collection[str]) -> tuple[str, int] | None:
+        """A paused trial among `ready` that goes on, and the step of the rung that it leaves; None if there is none."""
+        ...
+
+    def promoted(self, trial: str, rung: int) -> None:
+        """Take note of a past promotion."""
+        ...
 
     def remove(self, trial: str) -> None:
         """The trial has ended, for whatever reason."""
-        ...
-
-    def recall(self, trial: str, step: int, value: float) -> None:
-        """Take note of a past report whose decision stands in the journal, without deciding again."""
         ...
 
 

@@ -12,14 +12,18 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from tune.core.errors import Problem, UserError
+from tune.core.cost import Budget, Use, exceeded
+from tune.core.errors import FailTrial, Problem, UserError
+from tune.core.goal import Goal
 from tune.core.journal import (
+    INFEASIBLE,
     Charged,
     Ended,
     Entry,
     Event,
     GroupNoted,
     Noted,
+    Promoted,
     Reported,
     Retried,
     Role,
@@ -32,29 +36,44 @@ from tune.core.journal import (
     StudyStarted,
     Suggested,
     TrialView,
+    WarmStarted,
     encode,
 )
-from tune.core.metrics import Mode
-from tune.core.ports import Clock, Decision, JournalStore, Point, Sampler, Scheduler
+from tune.core.ports import GO_ON, Clock, Decision, JournalStore, PastTrial, Point, Sampler, Scheduler, Values, Verdict
 
 SAMPLER_STATE_EVERY = 64  # suggestions between two records of the sampler's random state
+MAX_INFEASIBLE_IN_A_ROW = 500
+TOO_LARGE = ("out_of_memory",)  # failures that tell the sampler of a broken limit, not of a fault
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What the search obeys. Limits that are None do not apply; `wall_s` counts active seconds over all sessions."""
+    """What the search obeys.
 
-    metric: str
-    mode: Mode
+    cpus, gpus: what one running trial holds; its time is charged by them. finalists: the best k trials are run again over n seeds.
+    infeasible: point -> limits that it breaks before it has run, with the amounts (see Goal); None if nothing can say.
+    """
+
+    goal: Goal
     seed: int
     slots: int
-    trials: int | None = None
-    wall_s: float | None = None
-    gpu_seconds: float | None = None
-    usd: float | None = None
+    budget: Budget = Budget()
     max_retries: int = 2
+    cpus: float = 1.0
+    gpus: float = 0.0
     baseline: bool = False
+    finalists: tuple[int, int] = (0, 0)
     refit: bool = False
+    infeasible: Callable[[Point], Mapping[str, float]] | None = None
+
+    @property
+    def metric(self) -> str:
+        return self.goal.metric
+
+    @property
+    def trials(self) -> int | None:
+        """Search trials that may run."""
+        return self.budget.trials
 
 
 @dataclass(frozen=True)
@@ -91,13 +110,14 @@ def trial_seed(study_seed: int, trial: str) -> int:
 
 
 class Search:
-    """See the module. `resumed` trials (started before, not over) are handed out before the sampler is asked."""
+    """See the module. Trials that were started before and are not over are handed out before the sampler is asked."""
 
     def __init__(self, rules: Rules, sampler: Sampler, scheduler: Scheduler, journal: JournalWriter):
         self.rules, self.sampler, self.scheduler, self.journal = rules, sampler, scheduler, journal
+        self.fold.goal = rules.goal
         self._active: set[str] = set()  # handed out in this session and not over
         self._told_to_stop: set[str] = set()
-        self._exhausted = False  # the sampler has no further point
+        self._exhausted = ""  # why the sampler has no further point
         self._asks = 0
         self._draining = ""  # why no new trial starts: a limit was reached or someone asked
 
@@ -117,6 +137,8 @@ class Search:
 
     def _replay_one(self, event: Event, adopt: bool) -> None:
         match event:
+            case WarmStarted():
+                self.sampler.learn([PastTrial(**{**trial, "values": tuple(trial["values"])}) for trial in event.trials])
             case SamplerState():
                 if not adopt:
                     self.sampler.restore(dict(event.state))
@@ -124,13 +146,17 @@ class Search:
                 self._asks += 1
                 self._replay_suggestion(event, adopt)
                 self.scheduler.add(event.trial)
-            case Reported() if self.fold.trials[event.trial].role == "search":
-                value = event.metrics[self.rules.metric]
-                self.sampler.observe(event.trial, event.step, value)
-                self.scheduler.recall(event.trial, event.step, value)
-            case Ended() if self.fold.trials[event.trial].role == "search":
-                self.sampler.tell(event.trial, event.state, event.value)
-                self.scheduler.remove(event.trial)
+            case Reported() if self._is_searched(event.trial):
+                values = self.rules.goal.values(event.metrics) or ()
+                self.sampler.observe(event.trial, event.step, values)
+                self.scheduler.recall(event.trial, event.step, values, _verdict_of(event))
+                if event.pause:
+                    self.sampler.pause(event.trial)
+            case Promoted():
+                self.scheduler.promoted(event.trial, event.rung)
+                self.sampler.promote(event.trial)
+            case Ended() if self._is_searched(event.trial):
+                self._tell(event)
 
     def _replay_suggestion(self, event: Suggested, adopt: bool) -> None:
         if adopt:
@@ -148,12 +174,21 @@ class Search:
 
     # -- the future -----------------------------------------------------------------------------------------------------------
 
-    def begin(self, started: StudyStarted | None, placement: str) -> None:
-        """Open a session. `started` is given once, for a new study. Trials that were told to stop before a kill end here."""
+    def begin(self, started: StudyStarted | None, placement: str, warm: WarmStarted | None = None) -> None:
+        """Open a session. `started` and `warm` are given once, for a new study.
+
+        Attempts that a kill cut are charged up to the last sign of life; trials that were told to stop before it end here.
+        """
+        last_sign = self.fold.last_t
         if started is not None:
             self.journal.write(started)
         self.journal.write(SessionStarted(self.fold.sessions + 1, self.rules.slots, placement))
-        for trial in [self.fold.trials[name] for name in self.fold.running]:
+        if warm is not None:
+            self.journal.write(warm)
+            self._replay_one(warm, adopt=False)
+        for name in [*self.fold.running, *self.fold.paused]:
+            trial = self.fold.trials[name]
+            self._charge_time(trial, until=last_sign)
             if trial.decided_stop or trial.stop_asked:
                 self._end_stopped(trial)
 
@@ -162,48 +197,89 @@ class Search:
         self._check_limits()
         if len(self._active) >= self.rules.slots:
             return "wait"
-        if not (self._draining and self._interrupting):
-            unfinished = next((name for name in self.fold.running if name not in self._active), None)
-            if unfinished is not None:
-                return self._assign(self.fold.trials[unfinished])
+        if self._interrupting:
+            return "wait" if self._active else "over"
+        for trial in [self.fold.trials[name] for name in self.fold.running if name not in self._active]:
+            if not self._draining:
+                return self._assign(trial)
+            self._end_stopped(trial)  # a limit was reached before this session
         if not self._draining:
             if self.rules.baseline and not self.fold.of_role("baseline"):
                 return self._assign(self._create("baseline", "baseline", {}))
-            fresh = self._next_search_trial()
-            if fresh is not None:
-                return self._assign(fresh)
-        if self._active:
+            further = self._next_promoted() or self._next_search_trial()
+            if further is not None:
+                return self._assign(further)
+        if any(self.fold.trials[trial].role in ("search", "baseline") for trial in self._active):
             return "wait"
-        best = self.fold.best(self.rules.mode)
-        if self.rules.refit and not self._interrupting and best is not None and not self.fold.of_role("refit"):
-            return self._assign(self._create("refit", "refit", best.point))
-        return "over"
+        for name in list(self.fold.paused):
+            self._end_stopped(self.fold.trials[name])
+        last = None if self._draining else self._next_finalist()
+        if last is None and self._active:
+            return "wait"
+        last = last or (None if self._draining else self._next_refit())
+        return "over" if last is None else self._assign(last)
 
     @property
     def _interrupting(self) -> bool:
         return self.fold.stop_asked
 
+    def _next_promoted(self) -> TrialView | None:
+        ready = self.fold.paused.keys() - self._active
+        promotion = self.scheduler.promote(ready) if ready else None
+        if promotion is None:
+            return None
+        trial, rung = promotion
+        self.journal.write(Promoted(trial, rung))
+        self.sampler.promote(trial)
+        return self.fold.trials[trial]
+
     def _next_search_trial(self) -> TrialView | None:
-        n = self.fold.n_search
-        if self._exhausted or (self.rules.trials is not None and n >= self.rules.trials):
-            return None
-        name = f"t{n:04d}"
-        point = self.sampler.ask(name)
-        if point is None:
-            self._exhausted = True
-            return None
-        trial = self._create(name, "search", point)
-        self.scheduler.add(name)
-        self._asks += 1
+        for _ in range(MAX_INFEASIBLE_IN_A_ROW):
+            enough = self.rules.trials is not None and self.fold.n_search - self.fold.n_infeasible >= self.rules.trials
+            if enough or self._exhausted:
+                return None
+            name = f"t{self.fold.n_search:04d}"
+            point = self.sampler.ask(name)
+            if point is None:
+                self._exhausted = "the space is exhausted"
+                return None
+            trial = self._create(name, "search", point)
+            self.scheduler.add(name)
+            self._asks += 1
+            broken = dict(self.rules.infeasible(point)) if self.rules.infeasible is not None else {}
+            if broken:
+                detail = "breaks " + ", ".join(f"{limit} by {amount:.0%}" for limit, amount in broken.items())
+                self._end(trial, Ended(name, "pruned", reason=INFEASIBLE, detail=detail, violations=broken))
+            self._note_sampler_state()
+            if not broken:
+                return trial
+        self._exhausted = f"the sampler found {MAX_INFEASIBLE_IN_A_ROW} points in a row that break a limit"
+        return None
+
+    def _note_sampler_state(self) -> None:
         if self._asks % SAMPLER_STATE_EVERY == 0:
             state = self.sampler.state()
             if state is not None:
                 self.journal.write(SamplerState(state))
-        return trial
 
-    def _create(self, name: str, role: Role, point: Point) -> TrialView:
-        number = self.fold.n_search if role == "search" else 0
-        self.journal.write(Suggested(name, number, role, point))
+    def _next_finalist(self) -> TrialView | None:
+        best, seeds = self.rules.finalists
+        for seed in range(1, seeds + 1):
+            for trial in self.fold.ranked()[:best]:
+                name = f"{trial.trial}-s{seed}"
+                if name not in self.fold.trials:
+                    return self._create(name, "finalist", trial.point, of=trial.trial)
+        return None
+
+    def _next_refit(self) -> TrialView | None:
+        winner = self.fold.winner
+        if not self.rules.refit or winner is None or self.fold.of_role("refit"):
+            return None
+        return self._create("refit", "refit", winner.point)
+
+    def _create(self, name: str, role: Role, point: Point, of: str = "") -> TrialView:
+        number = self.fold.n_search if role == "search" else len(self.fold.of_role(role))
+        self.journal.write(Suggested(name, number, role, point, of))
         return self.fold.trials[name]
 
     def _assign(self, trial: TrialView) -> Assignment:
@@ -220,49 +296,61 @@ class Search:
         """Take a report and decide. A step that the journal already has (a repeat after a resume) is not written again."""
         view = self.fold.trials[trial]
         if view.last_step is None or step > view.last_step:
-            stop = ""
+            verdict = GO_ON
             if view.role == "search":
-                value = metrics[self.rules.metric]
-                self.sampler.observe(trial, step, value)
-                if self.scheduler.decide(trial, step, value) == "stop":
-                    stop = f"not among the best at the rung after step {step}"
-            self.journal.write(Reported(trial, step, dict(metrics), stop))
+                values = self._values(metrics)
+                self.sampler.observe(trial, step, values)
+                verdict = self.scheduler.decide(trial, step, values)
+            why = {verdict.action: verdict.why}
+            self.journal.write(Reported(trial, step, dict(metrics), why.get("stop", ""), why.get("pause", "")))
+            if verdict.action == "pause":
+                self.sampler.pause(trial)
         self._check_limits()
         view = self.fold.trials[trial]
-        over_budget = bool(self._draining) and view.role == "search" and self._limit_reached
-        if not (view.decided_stop or view.stop_asked or self._interrupting or over_budget):
+        leave = view.decided_stop or view.stop_asked or view.state == "paused" or self._interrupting or self._over_budget
+        if not leave:
             return "continue"
         self._told_to_stop.add(trial)
         return "stop"
 
     def finish(self, trial: str, metrics: Mapping[str, float], files: Mapping[str, str]) -> None:
-        """The recipe returned. A trial cut short by an interruption stays open for the resume."""
+        """The recipe returned. A trial cut short by an interruption or a pause stays open."""
         view = self.fold.trials[trial]
-        if view.decided_stop or view.stop_asked:
+        self._charge_time(view)
+        # A recipe that was cut short returns no final metrics; one that was told to stop after its last step may have them.
+        whole = bool(metrics) or trial not in self._told_to_stop
+        if view.decided_stop or (view.stop_asked and not whole):
             self._end_stopped(view, metrics, files)
-        elif self._interrupting and not self._ran_to_its_end(trial, metrics):
+        elif whole:
+            self._end_whole(view, metrics, files)
+        elif self._over_budget:
+            self._end_stopped(view, metrics, files)
+        else:  # paused or interrupted
             self._active.discard(trial)
-        else:
-            value = metrics.get(self.rules.metric, self._last_value(view))
-            state: Literal["complete", "pruned"] = "complete"
-            reason = ""
-            if self._limit_reached and view.role == "search" and not self._ran_to_its_end(trial, metrics):
-                state, reason = "pruned", "budget"
-            self._end(view, Ended(trial, state, value, dict(metrics), dict(files), reason))
 
-    def _ran_to_its_end(self, trial: str, metrics: Mapping[str, float]) -> bool:
-        """A recipe that was cut short returns no final metrics; one that was told to stop after its last step may have them."""
-        return bool(metrics) or trial not in self._told_to_stop
+    def _end_whole(self, view: TrialView, metrics: Mapping[str, float], files: Mapping[str, str]) -> None:
+        known = {**(view.curve[-1][1] if view.curve else {}), **metrics}
+        values = self.rules.goal.values(known)
+        if values is None and view.role in ("search", "finalist"):
+            missing = ", ".join(o.name for o in self.rules.goal.objectives if o.name not in known)
+            self._end(view, Ended(view.trial, "failed", reason="no_objective", detail=f"it ended without having reported {missing}"))
+            return
+        violations = self.rules.goal.violations(known)
+        self._end(view, Ended(view.trial, "complete", values or (), dict(metrics), dict(files), violations=violations))
 
     def fail(self, trial: str, reason: str, detail: str) -> None:
-        self._end(self.fold.trials[trial], Ended(trial, "failed", None, reason=reason, detail=detail))
+        view = self.fold.trials[trial]
+        self._charge_time(view)
+        violations = {"memory": 1.0} if reason in TOO_LARGE else {}
+        self._end(view, Ended(trial, "failed", reason=reason, detail=detail, violations=violations))
 
     def retry(self, trial: str, reason: str, detail: str) -> None:
         """Something that may pass hit the trial: it will be handed out again, or fail by that name after `max_retries`."""
         view = self.fold.trials[trial]
+        self._charge_time(view)
         if view.decided_stop or view.stop_asked:  # it was over but for its last word
             self._end_stopped(view)
-        elif self._interrupting:
+        elif self._interrupting or view.state == "paused":
             self._active.discard(trial)
         elif view.retries >= self.rules.max_retries:
             self.fail(trial, reason, f"{detail} (after {view.retries} retries)")
@@ -270,8 +358,9 @@ class Search:
             self.journal.write(Retried(trial, view.attempt, reason, detail))
             self._active.discard(trial)
 
-    def charge(self, trial: str, cpu_seconds: float, gpu_seconds: float, usd: float = 0.0) -> None:
-        self.journal.write(Charged(trial, round(cpu_seconds, 3), round(gpu_seconds, 3), usd))
+    def charge_usd(self, trial: str, usd: float) -> None:
+        """Money spent by a trial, as soon as it is known."""
+        self.journal.write(Charged(trial, 0.0, 0.0, usd))
 
     def note(self, event: GroupNoted | Noted) -> None:
         self.journal.write(event)
@@ -280,59 +369,89 @@ class Search:
         if trial is None and self.fold.stop_asked:
             return
         self.journal.write(StopAsked(trial, who))
+        if trial is not None and trial in self.fold.paused and trial not in self._active:
+            self._end_stopped(self.fold.trials[trial])
 
     def end(self) -> StudyEnded:
         """Close the study after `next` said `over` (or after an interruption)."""
-        unfinished = len(self.fold.running)
+        unfinished = len(self.fold.running) + len(self.fold.paused)
         complete = self.fold.count("complete")
         if self._interrupting:
             event = StudyEnded("interrupted", f"asked to stop; {unfinished} trial(s) wait for a resume")
         elif complete == 0 and self.fold.count("failed") > 0:
             event = StudyEnded("failed", "no trial ran to its end: " + self._failures())
         else:
-            event = StudyEnded("done", self._draining or ("the space is exhausted" if self._exhausted else "all trials are done"))
+            event = StudyEnded("done", self._draining or self._exhausted or "all trials are done")
         self.journal.write(event)
         return event
 
     # -- helpers --------------------------------------------------------------------------------------------------------------
 
+    def _is_searched(self, trial: str) -> bool:
+        return self.fold.trials[trial].role == "search"
+
+    def _values(self, metrics: Mapping[str, float]) -> Values:
+        values = self.rules.goal.values(metrics)
+        if values is None:
+            missing = ", ".join(o.name for o in self.rules.goal.objectives if o.name not in metrics)
+            raise FailTrial("no_objective", f"a report without {missing}, which the study optimises")
+        return values
+
     def _end_stopped(self, view: TrialView, metrics: Mapping[str, float] | None = None, files: Mapping[str, str] | None = None) -> None:
-        reason = "asked" if view.stop_asked and not view.decided_stop else "rung"
-        self._end(
-            view,
-            Ended(view.trial, "pruned", self._last_value(view), dict(metrics or {}), dict(files or {}), reason, view.decided_stop),
-        )
+        detail = view.decided_stop
+        if view.decided_stop:
+            reason = "rung"
+        elif view.stop_asked:
+            reason = "asked"
+        elif self._over_budget:
+            reason, detail = "budget", self._draining
+        else:
+            reason, detail = "rung", "paused, and never among the best of its rung"
+        last = view.curve[-1][1] if view.curve else {}
+        values = self.rules.goal.values(last) or ()
+        self._end(view, Ended(view.trial, "pruned", values, dict(metrics or {}), dict(files or {}), reason, detail))
 
     def _end(self, view: TrialView, event: Ended) -> None:
         self.journal.write(event)
         if view.role == "search":
-            self.sampler.tell(view.trial, event.state, event.value)
-            self.scheduler.remove(view.trial)
+            self._tell(event)
         self._active.discard(view.trial)
 
-    def _last_value(self, view: TrialView) -> float | None:
-        return view.curve[-1][1].get(self.rules.metric) if view.curve else None
+    def _tell(self, event: Ended) -> None:
+        self.sampler.tell(event.trial, event.state, tuple(event.values), sum(event.violations.values()))
+        self.scheduler.remove(event.trial)
+
+    def _charge_time(self, view: TrialView, until: float | None = None) -> None:
+        """Charge what the running attempt has held so far."""
+        if view.attempt_at is None:
+            return
+        seconds = max(0.0, (self.journal.now() if until is None else until) - view.attempt_at)
+        self.journal.write(Charged(view.trial, round(seconds * self.rules.cpus, 3), round(seconds * self.rules.gpus, 3), 0.0))
 
     def _failures(self) -> str:
-        reasons = sorted({t.reason for t in self.fold.of_role("search") if t.state == "failed"})
-        return ", ".join(reasons)
+        return ", ".join(sorted({t.reason for t in self.fold.of_role("search") if t.state == "failed"}))
 
     @property
-    def _limit_reached(self) -> bool:
+    def _over_budget(self) -> bool:
         return bool(self._draining) and not self._interrupting
 
     def _check_limits(self) -> None:
-        if self._draining:
-            return
         if self.fold.stop_asked:
             self._draining = "asked to stop"
+        if self._draining:
             return
-        elapsed = self.fold.active_seconds + max(0.0, self.journal.now() - self.fold.last_t)
-        for used, limit, name in (
-            (elapsed, self.rules.wall_s, "wall time"),
-            (self.fold.gpu_seconds, self.rules.gpu_seconds, "GPU hours"),
-            (self.fold.usd, self.rules.usd, "dollars"),
-        ):
-            if limit is not None and used >= limit:
-                self._draining = f"the budget of {name} is used up"
-                return
+        now = self.journal.now()
+        since = (self.fold.trials[trial].attempt_at for trial in self._active)
+        held_s = sum(max(0.0, now - at) for at in since if at is not None)
+        use = Use(
+            wall_s=self.fold.active_seconds + max(0.0, now - self.fold.last_t),
+            gpu_seconds=self.fold.gpu_seconds + held_s * self.rules.gpus,
+            usd=self.fold.usd,
+        )
+        self._draining = exceeded(self.rules.budget, use) or ""
+
+
+def _verdict_of(event: Reported) -> Verdict:
+    if event.stop:
+        return Verdict("stop", event.stop)
+    return Verdict("pause", event.pause) if event.pause else GO_ON

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from tune.core.errors import UserError, did_you_mean
@@ -22,6 +22,12 @@ from tune.core.patch import Branching, settled_key
 Path = tuple[str | int, ...]
 Model = TypeVar("Model", bound=BaseModel)
 _TEXT_LIMIT = 90
+
+
+class Part(BaseModel):
+    """A section of a study file, or a part of one: unknown keys are mistakes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from tune.core.sampler_spec import Sampler, TpeSampler
 from tune.core.scheduler_spec import NoScheduler, Scheduler
 from tune.core.space import Space
 from tune.core.space_text import parse_space
-from tune.core.spec import Mistake, Part, Outline, outline_of, shown, validated
+from tune.core.spec import Mistake, Outline, Part, outline_of, shown, validated
 
 
 class StudyPart(Part):

@@ -13,13 +13,18 @@ from typing import Any
 
 from tune.core.cost import Budget
 from tune.core.errors import did_you_mean
+from tune.core.metrics import Mode
 from tune.core.patch import PatchError
 from tune.core.ports import Point
+from tune.core.promotion import ladders
+from tune.core.sampler_spec import GridSampler, Sampler
+from tune.core.scheduler_spec import AshaScheduler, HyperbandScheduler, MedianScheduler, NoScheduler, PatienceScheduler, Scheduler
 from tune.core.space import Float, Int, Place, Space, extremes
 from tune.core.spec import Mistake, Outline, listed, shown, validated
-from tune.core.study import AshaScheduler, ClusterPart, GridSampler, Kind, MetricPart, NoScheduler, RandomSampler, TpeSampler
+from tune.core.study import ClusterPart, Kind, MetricPart, ObjectivePart
 
 N_DRAWN = 64  # points drawn from the space and validated as full specs, besides its corners
+ESTIMATED = ("trainable_parameters", "peak_memory_bytes", "seconds", "usd")  # of catalog.Estimate: limits on them judge a point
 SHOWN_POINTS = 5  # different mistakes of points of the space that are listed
 
 Sections = Mapping[str, Any]  # the sections of a StudySpec that are valid by themselves, by name
@@ -45,24 +50,62 @@ def _gpu_hours_can_be_used(budget: Budget, cluster: ClusterPart, kind: Kind) -> 
         yield Mistake(("budget", "gpu_hours"), got, "remove it, or give workers a GPU")
 
 
-def _metric_is_promised(metric: MetricPart, kind: Kind) -> Iterator[Mistake]:
+def _metric_is_promised(metric: MetricPart | None, kind: Kind) -> Iterator[Mistake]:
+    if metric is not None:
+        yield from _objective_is_promised(metric.name, metric.mode, ("metric",), kind)
+
+
+def _objectives_are_promised(objectives: tuple[ObjectivePart, ...], kind: Kind) -> Iterator[Mistake]:
+    for i, part in enumerate(objectives):
+        if part.mode is not None:
+            yield from _objective_is_promised(part.name, part.mode, ("objectives", i), kind)
+        elif kind.metrics is not None and kind.metrics.find(part.name) is None and part.name not in ESTIMATED:
+            got = f"{part.name}, which {kind.name} does not report{did_you_mean(part.name, [*kind.metrics.names, *ESTIMATED])}"
+            yield Mistake(("objectives", i, "name"), got, f"use one of {listed([*kind.metrics.names, *ESTIMATED])}")
+
+
+def _objective_is_promised(name: str, mode: Mode, where: tuple[str | int, ...], kind: Kind) -> Iterator[Mistake]:
     if kind.metrics is None:
         return
     known = [m.name for m in kind.metrics.metrics if m.step_wise]
-    declared = kind.metrics.find(metric.name)
+    declared = kind.metrics.find(name)
     if declared is None:
-        got = f"{metric.name}, which {kind.name} does not report{did_you_mean(metric.name, kind.metrics.names)}"
-        yield Mistake(("metric", "name"), got, f"use one of {listed(known)}")
+        got = f"{name}, which {kind.name} does not report{did_you_mean(name, kind.metrics.names)}"
+        yield Mistake((*where, "name"), got, f"use one of {listed(known)}")
     elif not declared.step_wise:
-        yield Mistake(("metric", "name"), f"{metric.name}, which {kind.name} reports at the end only", f"use one of {listed(known)}")
-    elif declared.mode != metric.mode:
+        yield Mistake((*where, "name"), f"{name}, which {kind.name} reports at the end only", f"use one of {listed(known)}")
+    elif declared.mode != mode:
         best = "highest" if declared.mode == "max" else "lowest"
-        fix = f"set metric.mode to {declared.mode}: the best {metric.name} is the {best}"
-        yield Mistake(("metric", "mode"), metric.mode, fix)
+        fix = f"set {'.'.join(map(str, where))}.mode to {declared.mode}: the best {name} is the {best}"
+        yield Mistake((*where, "mode"), mode, fix)
 
 
-def _ladder_fits(scheduler: AshaScheduler | NoScheduler, trainable: Mapping[str, Any], kind: Kind) -> Iterator[Mistake]:
-    if not isinstance(scheduler, AshaScheduler):
+def _objectives_make_a_goal(
+    metric: MetricPart | None, objectives: tuple[ObjectivePart, ...], scheduler: Scheduler, kind: Kind
+) -> Iterator[Mistake]:
+    if metric is None and not objectives:
+        yield Mistake(("metric",), "nothing", "add metric: {name, mode}, or objectives: a list of several")
+    elif metric is not None and objectives:
+        yield Mistake(("objectives",), "objectives beside metric", "remove metric: the objectives take its place")
+    names = [part.name for part in objectives]
+    for i, part in enumerate(objectives):
+        where = ("objectives", i)
+        if part.name in names[:i]:
+            yield Mistake((*where, "name"), f"{part.name} a second time", "give each metric one entry, with mode, min and max together")
+        if part.mode is None and part.min is None and part.max is None:
+            yield Mistake(where, f"{part.name} with neither mode nor min nor max", "give mode: max or min, or a limit min or max")
+        if part.min is not None and part.max is not None and part.min > part.max:
+            yield Mistake((*where, "min"), f"min {part.min:g} above max {part.max:g}", "swap them")
+    n_objectives = sum(part.mode is not None for part in objectives)
+    if objectives and n_objectives == 0:
+        yield Mistake(("objectives",), "limits only", "give at least one entry a mode: max or min")
+    if n_objectives > 1 and isinstance(scheduler, (MedianScheduler, PatienceScheduler)):
+        got = f"{scheduler.kind}, which judges one objective, with {n_objectives} objectives"
+        yield Mistake(("scheduler", "kind"), got, "use asha or hyperband, which rank by dominance, or none")
+
+
+def _ladder_fits(scheduler: Scheduler, trainable: Mapping[str, Any], kind: Kind) -> Iterator[Mistake]:
+    if isinstance(scheduler, NoScheduler):
         return
     axis = kind.axis_of(trainable)
     if kind.spec is not None and scheduler.axis not in kind.axes:
@@ -71,20 +114,20 @@ def _ladder_fits(scheduler: AshaScheduler | NoScheduler, trainable: Mapping[str,
     elif kind.spec is not None and scheduler.axis != axis:
         got = f"{scheduler.axis}, while trainable.report is {axis}"
         yield Mistake(("scheduler", "axis"), got, f"set trainable.report to {scheduler.axis}, or axis to {axis}")
+    if not isinstance(scheduler, (AshaScheduler, HyperbandScheduler)):
+        return
     if scheduler.max is None:
         yield Mistake(("scheduler", "max"), "nothing", f"add max: {kind.name} does not say how many steps a trial has")
     elif scheduler.grace >= scheduler.max:
         got = f"grace {scheduler.grace} with max {scheduler.max}: no trial would be stopped"
         yield Mistake(("scheduler", "grace"), got, f"set grace below {scheduler.max}, or scheduler: {{kind: none}}")
-    elif scheduler.brackets > 1 and scheduler.grace * scheduler.factor ** (scheduler.brackets - 1) >= scheduler.max:
+    elif not all(rungs for _, rungs in ladders(scheduler)) and isinstance(scheduler, AshaScheduler):
         got = f"{scheduler.brackets} brackets, of which the last has no rung below max {scheduler.max}"
         yield Mistake(("scheduler", "brackets"), got, "lower brackets, grace or factor")
 
 
-def _ladder_is_as_long_as_a_trial(
-    scheduler: AshaScheduler | NoScheduler, trainable: Mapping[str, Any], space: Space, kind: Kind
-) -> Iterator[Mistake]:
-    if not isinstance(scheduler, AshaScheduler) or scheduler.max is None:
+def _ladder_is_as_long_as_a_trial(scheduler: Scheduler, trainable: Mapping[str, Any], space: Space, kind: Kind) -> Iterator[Mistake]:
+    if not isinstance(scheduler, (AshaScheduler, HyperbandScheduler)) or scheduler.max is None:
         return
     length = trial_length(trainable, space, kind)
     if length is not None and scheduler.max != length:
@@ -118,7 +161,7 @@ def _one_axis(space: Space, kind: Kind) -> Iterator[Mistake]:
                 yield Mistake(("space", "report"), "report, which is one for the whole study", "remove it, and set trainable.report")
 
 
-def _grid_is_finite(sampler: TpeSampler | RandomSampler | GridSampler, space: Space, kind: Kind) -> Iterator[Mistake]:
+def _grid_is_finite(sampler: Sampler, space: Space, kind: Kind) -> Iterator[Mistake]:
     if isinstance(sampler, GridSampler) and space.size() is None:
         endless = [place.key for place in space.places() if isinstance(place.param, Float) and place.param.step is None]
         got = f"grid over {listed(endless)}, which {'have' if len(endless) > 1 else 'has'} no end of values"
@@ -149,9 +192,7 @@ def _first_can_run(first: tuple[Point, ...], trainable: Mapping[str, Any], space
                 yield Mistake(("first", i), f"{'.'.join(map(str, mistake.path))}: {mistake.got}", mistake.fix)
 
 
-def _first_is_whole(
-    first: tuple[Point, ...], sampler: TpeSampler | RandomSampler | GridSampler, space: Space, kind: Kind
-) -> Iterator[Mistake]:
+def _first_is_whole(first: tuple[Point, ...], sampler: Sampler, space: Space, kind: Kind) -> Iterator[Mistake]:
     """TPE and random fill in what a first point leaves out; a grid has nothing to fill it with."""
     if not isinstance(sampler, GridSampler):
         return
@@ -239,6 +280,8 @@ _RULES: tuple[tuple[tuple[str, ...], Callable[..., Iterator[Mistake]]], ...] = (
     (("budget",), _budget_has_a_limit),
     (("budget", "cluster"), _gpu_hours_can_be_used),
     (("metric",), _metric_is_promised),
+    (("objectives",), _objectives_are_promised),
+    (("metric", "objectives", "scheduler"), _objectives_make_a_goal),
     (("trainable",), _trainable_is_valid),
     (("trainable", "space"), _space_fits_trainable),
     (("space",), _one_axis),
