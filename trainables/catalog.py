@@ -57,7 +57,9 @@ CATALOG: dict[str, Entry] = {
         baseline="trainables.timm_cnn.baseline:linear_probe",
         refit="trainables.timm_cnn.recipe:refit",
         preflight="trainables.timm_cnn.preflight:look_at_data",
+        estimate="trainables.timm_cnn.estimate:estimate",
         fits="trainables.fits:batch_splits",
+        axes={"epoch": "total_epochs", "phase": "n_phases"},
     ),
     "curve": Entry(
         spec="trainables.curve.spec:CurveSpec",

@@ -1,6 +1,7 @@
 """The reference a search must beat: logistic regression on frozen features of the same network, on the same split.
 
-Its one knob, C, is chosen by validation accuracy, so that the reference is not a weak one. Runs on one worker; others idle.
+Its one knob, C, is chosen by validation accuracy, so that the reference is not a weak one. In a study with phases it learns from
+the rows of all of them at once, at the last phase's image size. Runs on one worker; others idle.
 """
 
 from __future__ import annotations
@@ -11,12 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from trainables.data.cache import pixels
-from trainables.data.sources import open_table
 from trainables.metrics import confusion_matrix, majority_accuracy, per_class, standard_error, summary
-from trainables.timm_cnn.images import Images
 from trainables.timm_cnn.model import pretrained
 from trainables.timm_cnn.spec import TimmCnnSpec
+from trainables.timm_cnn.task import Task, open_task
 from tune.core.ports import Outcome, Reporter
 
 _CS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)  # inverse strength of the L2 penalty, on standardised features
@@ -31,10 +30,10 @@ def linear_probe(spec: TimmCnnSpec, reporter: Reporter) -> Outcome:
 
     if reporter.rank != 0:
         return Outcome()
-    table = open_table(spec.data)
-    classes, labels_N = tuple(table.classes), np.asarray(table.labels_N, dtype=np.int64)
-    split = {name: np.asarray(rows, dtype=np.int64) for name, rows in table.split.items()}
-    features_NF = _features(spec, reporter, pixels(table, spec.image_size, reporter.cache_dir), labels_N, len(classes))
+    task = open_task(spec)
+    classes, labels_N = task.classes, np.asarray(task.table.labels_N, dtype=np.int64)
+    split = {**task.split, "train": np.unique(np.concatenate(task.rows_by_phase))}
+    features_NF = _features(spec, task, reporter)
     scaled_NF = StandardScaler().fit(features_NF[split["train"]]).transform(features_NF)
 
     def fitted(strength: float) -> LogisticRegression:
@@ -56,16 +55,14 @@ def linear_probe(spec: TimmCnnSpec, reporter: Reporter) -> Outcome:
     return Outcome(metrics=metrics)
 
 
-def _features(
-    spec: TimmCnnSpec, reporter: Reporter, pixels_NHW3: NDArray[np.uint8], labels_N: NDArray[np.int64], n_classes: int
-) -> NDArray[np.float32]:
+def _features(spec: TimmCnnSpec, task: Task, reporter: Reporter) -> NDArray[np.float32]:
     """Pooled features of every row by the pretrained body, no augmentation."""
     torch.manual_seed(reporter.seed)  # bodies without pretrained weights
     body, scale = pretrained(spec)
     device = torch.device(reporter.device)
     body = body.to(device=device, memory_format=torch.channels_last).eval()
-    images = Images(pixels_NHW3, labels_N, n_classes, scale, device)
-    rows = np.arange(len(labels_N))
+    images = task.images(spec.phase_list[-1].resolution_px, scale, reporter)
+    rows = np.arange(len(images.labels_N))
     features = []
     with torch.no_grad():
         for start in range(0, len(rows), _BATCH):

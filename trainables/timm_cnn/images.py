@@ -20,7 +20,7 @@ from trainables.metrics import Counts, summary
 from trainables.timm_cnn.model import PixelScale
 from tune.core.ports import Reporter
 
-_EVAL_BATCH = 64  # rows a rank evaluates at once: on two cores 64 was as fast as 256, with a quarter of the memory
+EVAL_BATCH = 64  # rows a rank evaluates at once: on two cores 64 was as fast as 256, with a quarter of the memory
 
 
 @dataclass(frozen=True)
@@ -85,9 +85,9 @@ def evaluate(forward: Callable[[torch.Tensor], torch.Tensor], images: Images, ro
     """Loss and counts over `rows`, each rank its share. `forward` is of a module in eval mode."""
     counts = torch.zeros(images.n_classes, images.n_classes, dtype=torch.float64)
     loss_sum = torch.zeros((), dtype=torch.float64)
-    step = _EVAL_BATCH * reporter.world_size
+    step = EVAL_BATCH * reporter.world_size
     for start in range(0, len(rows), step):
-        mine = rows[start + reporter.rank * _EVAL_BATCH :][:_EVAL_BATCH]
+        mine = rows[start + reporter.rank * EVAL_BATCH :][:EVAL_BATCH]
         idle = rows[:1] if len(mine) == 0 else mine  # a rank without rows computes along: the forward may be collective
         with torch.no_grad():
             pixels, labels = images.load(idle)

@@ -1,6 +1,7 @@
 """Learning rate over the epochs, early stopping and the choice of the kept epoch: pure values that go through the checkpoint.
 
-Promises: `Progress` holds all that decides what happens in later epochs, as JSON; nothing is kept elsewhere.
+Promises: `Progress` holds all that decides what happens in later epochs, as JSON; nothing is kept elsewhere. All here is of one
+phase: `spec` is that phase's own, and each phase begins anew.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def after_epoch(progress: Progress, values: Mapping[str, float], spec: TimmCnnSp
 def is_over(progress: Progress, spec: TimmCnnSpec) -> bool:
     """True after the last epoch, or when early stopping has run out of patience."""
     patient = spec.early_stop is None or progress.waited < spec.early_stop.patience
-    return progress.epochs_done >= spec.epochs or not patient
+    return progress.epochs_done >= spec.total_epochs or not patient
 
 
 def lr_factor(progress: Progress, spec: TimmCnnSpec) -> float:
@@ -64,7 +65,7 @@ def lr_factor(progress: Progress, spec: TimmCnnSpec) -> float:
         return progress.plateau_factor
     if not isinstance(schedule, CosineSchedule):
         return 1.0
-    t_max = spec.epochs if schedule.t_max is None else schedule.t_max
+    t_max = spec.total_epochs if schedule.t_max is None else schedule.t_max
     share = (1.0 + math.cos(math.pi * min(progress.epochs_done, t_max) / t_max)) / 2.0
     return schedule.eta_min_factor + (1.0 - schedule.eta_min_factor) * share
 

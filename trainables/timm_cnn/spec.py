@@ -12,8 +12,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from trainables.data.spec import DataSpec
 from trainables.engine_spec import EngineSpec
+from trainables.phases.results import phase_metrics
+from trainables.phases.spec import Phase, PhasesSpec, check_lists, phases_of
 from tune.core.metrics import Metric, MetricSet
 
+SidePx = Annotated[int, Field(ge=16, le=2048)]
+Epochs = Annotated[int, Field(ge=1, le=100_000)]
 Jitter = Annotated[float, Field(ge=0, le=1)]
 WatchedMetric = Literal["val/loss", "val/accuracy", "val/f1_weighted", "val/f1_macro"]
 
@@ -146,13 +150,29 @@ class TimmCnnSpec(_Part):
         default="eval",
         description="train: frozen batch norm still uses and updates batch statistics (as in the published code); eval: it is fixed.",
     )
-    image_size: int = Field(default=224, ge=16, le=2048, description="Side of the square the images are resized to, in pixels.")
+    image_size: SidePx | tuple[SidePx, ...] = Field(
+        default=224, description="Side of the square the images are resized to, in pixels; with phases, a list gives each its own."
+    )
     normalize: Literal["auto", "imagenet", "lite0"] = Field(
         default="auto",
         description="imagenet: its mean and standard deviation; lite0: (x - 127) / 128; auto: what the weights were trained with.",
     )
     batch: int = Field(default=32, ge=1, le=65_536, description="Images in a step of the optimiser, over all workers.")
-    epochs: int = Field(default=10, ge=1, le=100_000, description="Most epochs of a trial.")
+    epochs: Epochs | tuple[Epochs, ...] = Field(
+        default=10, description="Most epochs of a trial; with phases, of each phase, or a list with one number for each."
+    )
+    phases: PhasesSpec | None = Field(
+        default=None,
+        description=(
+            "Train in phases on few-shot blocks, each with a schedule, early stopping and optimiser state of its own; each hands on the "
+            "weights of its lowest validation loss. null: all rows at once."
+        ),
+    )
+    report: Literal["epoch", "phase"] = Field(
+        default="epoch",
+        description="What a step of the reports is, which the scheduler's axis counts; a killed trial goes on after its last report.",
+    )
+    stress: tuple[SidePx, ...] = Field(default=(), description="Image sizes at which the trial's model is tested besides its own.")
     optim: OptimSpec = Field(default_factory=OptimSpec, description="The optimiser.")
     schedule: Schedule = Field(default_factory=lambda: ConstantSchedule(kind="constant"), description="Learning rate over the epochs.")
     loss: LossSpec = Field(default_factory=LossSpec, description="The loss.")
@@ -175,6 +195,30 @@ class TimmCnnSpec(_Part):
             raise ValueError(f"model.weights lite0_package fits model.name tf_efficientnet_lite0 only, got {self.model.name}")
         return self
 
+    @model_validator(mode="after")
+    def _phases_fit(self) -> TimmCnnSpec:
+        check_lists(self.phases, epochs=self.epochs, image_size=self.image_size)
+        if self.phases is None and self.report == "phase":
+            raise ValueError("report: phase without phases; add phases, or set report: epoch")
+        if self.phases is not None and self.phases.zero_shot:
+            raise ValueError("phases.zero_shot with a new head, which has learnt nothing before the first phase; set it to false")
+        if len(set(self.stress)) < len(self.stress):
+            raise ValueError(f"stress has a size twice, {list(self.stress)}; give each once")
+        return self
+
+    @property
+    def phase_list(self) -> tuple[Phase, ...]:
+        """The phases in order; one on all rows where the spec has no `phases`."""
+        return phases_of(self.phases, self.epochs, self.image_size)
+
+    @property
+    def total_epochs(self) -> int:
+        return sum(phase.epochs for phase in self.phase_list)
+
+    @property
+    def n_phases(self) -> int:
+        return len(self.phase_list)
+
 
 def _scores(split: str, step_wise: bool) -> tuple[Metric, ...]:
     names = ("accuracy", *(f"{score}_{mean}" for score in ("precision", "recall", "f1") for mean in ("weighted", "macro")))
@@ -182,18 +226,24 @@ def _scores(split: str, step_wise: bool) -> tuple[Metric, ...]:
     return (Metric(f"{split}/loss", "nats", "min", "mean cross-entropy", step_wise), *shares)
 
 
+_TRAIN_LOSS = Metric("train/loss", "nats", "min", "mean training loss of the epoch, augmented images, dropout on")
 METRICS = MetricSet(
     metrics=(
         *_scores("val", step_wise=True),
-        Metric("train/loss", "nats", "min", "mean training loss of the epoch, augmented images, dropout on"),
+        _TRAIN_LOSS,
         Metric("learning_rate", "1", "min", "learning rate of the body in this epoch"),
-        Metric("seconds", "seconds", "min", "wall time of the epoch with its validation"),
+        Metric("seconds", "seconds", "min", "wall time of the step (an epoch or a phase) with its validation"),
         Metric("images_per_second", "images/s", "max", "training images a second, validation left out"),
         Metric("peak_memory_bytes", "bytes", "min", "GPU memory at its peak, or the process's resident peak on a CPU"),
         *_scores("test", step_wise=False),
         Metric("test/accuracy_standard_error", "share", "min", "sqrt(p (1 - p) / n)", step_wise=False),
         Metric("best_epoch", "count", "min", "0-based epoch of the lowest validation loss, whose weights are kept", step_wise=False),
+        *phase_metrics((*_scores("val", step_wise=False), *_scores("test", step_wise=False), _TRAIN_LOSS)),
+        Metric("phase_picked", "count", "max", "phase whose model is the trial's, the first is 1", step_wise=False),
         Metric("majority/accuracy", "share", "max", "test accuracy of always answering the commonest training class", step_wise=False),
     ),
-    prefixes=tuple(Metric(f"test/{score}/", "share", "max", "by class", step_wise=False) for score in ("precision", "recall", "f1")),
+    prefixes=(
+        *(Metric(f"test/{score}/", "share", "max", "by class", step_wise=False) for score in ("precision", "recall", "f1")),
+        Metric("stress/", "share", "max", "test scores at other image sizes, such as stress/100/accuracy", step_wise=False),
+    ),
 )
