@@ -11,22 +11,9 @@ import time
 from collections.abc import Sequence
 from typing import Any, Protocol, TextIO
 
-from tune.core.journal import (
-    ENDED_STATES,
-    Ended,
-    Entry,
-    GroupNoted,
-    Noted,
-    Promoted,
-    Reported,
-    Retried,
-    SessionStarted,
-    Started,
-    StopAsked,
-    StudyFold,
-    TrialView,
-)
-from tune.core.search import Rules
+from tune.core.fold import StudyFold, TrialView
+from tune.core.journal import ENDED_STATES, Ended, Entry, GroupNoted, Noted, Promoted, Reported, Retried, SessionStarted, Started, StopAsked
+from tune.core.rules import Rules
 from tune.summary import clock, point_text
 
 _BARS = "▁▂▃▄▅▆▇█"

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from tune.adapters.foreground import ForegroundExecutor
 from tune.core.ports import Decision
-from tune.core.search import Assignment, Search
+from tune.core.rules import Assignment
+from tune.core.search import Search
 from tune.core.shape import TrialShape
 from tune.core.study import StudySpec
 

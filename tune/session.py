@@ -20,9 +20,11 @@ from tune.adapters import study_dir as directory
 from tune.adapters.housekeeping import Housekeeping
 from tune.adapters.journal_file import JournalFile, read_lines
 from tune.core.errors import Problem, StopStudy, UserError
-from tune.core.journal import Entry, Noted, StudyFold, StudyStarted, decode_all
+from tune.core.fold import JournalWriter, StudyFold
+from tune.core.journal import Entry, Noted, StudyStarted, decode_all
 from tune.core.ports import Sampler
-from tune.core.search import JournalWriter, Rules, Search
+from tune.core.rules import Rules
+from tune.core.search import Search
 from tune.core.shape import TrialShape
 from tune.core.study import StudySpec
 from tune.live import View, open_view

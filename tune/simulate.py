@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from tune.core.errors import Problem, UserError
-from tune.core.journal import Noted, StudyFold, StudyStarted, TrialView
-from tune.core.search import Assignment, JournalWriter, Rules
+from tune.core.fold import JournalWriter, StudyFold, TrialView
+from tune.core.journal import Noted, StudyStarted
+from tune.core.rules import Assignment, Rules
 from tune.core.study import StudySpec
 from tune.core.table import Run, Table
 from tune.core.table_text import STEP, Line, Wanted, read_table

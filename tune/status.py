@@ -8,7 +8,8 @@ from typing import Any
 from tune.adapters.journal_file import read_lines
 from tune.adapters.study_dir import is_running, leave_stop_request
 from tune.core.errors import Problem, UserError
-from tune.core.journal import StudyFold, TrialView, decode_all
+from tune.core.fold import StudyFold, TrialView
+from tune.core.journal import decode_all
 from tune.live import sparkline
 from tune.summary import all_metrics, as_json, as_text, clock, point_text
 

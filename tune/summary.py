@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from tune.core.fold import StudyFold, TrialView
 from tune.core.intervals import mean_interval
-from tune.core.journal import ENDED_STATES, StudyFold, TrialView
+from tune.core.journal import ENDED_STATES
 
 
 def state_of(fold: StudyFold) -> str:

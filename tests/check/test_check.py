@@ -84,7 +84,7 @@ def test_a_study_as_it_is_meant_has_no_notes(tmp_path: Path) -> None:
         (
             STUDY,
             ("sampler.kind=random", "budget.trials=7"),
-            "budget.trials is 7 and scheduler.factor 4: with so few ASHA judges each rung "
+            "budget.trials is 7 and scheduler.factor 4: with so few it judges each rung "
             "(after epoch 5, 20, counted from 0) against hardly any others",
         ),
         (

@@ -125,5 +125,5 @@ def test_any_set_is_sound_or_a_user_error(tmp_path: Path, key: str, value: str) 
 
 @pytest.mark.parametrize("text", ["", "null", "3", "[]", "study", "- a", "# nothing"])
 def test_a_file_that_is_no_mapping_is_a_user_error(tmp_path: Path, text: str) -> None:
-    with pytest.raises(UserError, match=r"write a mapping with study, metric, budget"):
+    with pytest.raises(UserError, match=r"write a mapping with study, metric, objectives, budget"):
         load_text(tmp_path, text)

@@ -135,7 +135,7 @@ def test_the_name_of_a_cluster_stands_for_its_file_and_set_goes_on_top(tmp_path:
         (("space.optim.lr.log=false",), "space.optim.lr", {"float": [1e-6, 1e-3]}),
         (("space.batch=null", "first=[]"), "space.batch", None),
         (("space.depth={choice: [head, all]}",), "space.depth", {"choice": ["head", "all"]}),
-        (("scheduler.kind=none",), "scheduler", {"kind": "none"}),
+        (("scheduler.kind=none",), "scheduler", {"kind": "none", "finalists": None}),
         (("sampler.kind=random",), "sampler", {"kind": "random"}),
         (("first.0.batch=16",), "first", [{"optim.lr": 3e-4, "batch": 16}]),
         (("trainable.schedule.kind=constant",), "trainable.schedule", {"kind": "constant"}),

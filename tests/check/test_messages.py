@@ -8,7 +8,7 @@ import pytest
 
 from tests.check.kinds import STUDY, edited, problems_of
 
-SECTIONS = "study, metric, budget, sampler, scheduler, cluster, trainable, space, first"
+SECTIONS = "study, metric, objectives, budget, sampler, scheduler, cluster, trainable, space, first"
 TOY = "kind, data, batch, epochs, depth, flip, crop, optim, schedule, peft"
 PARAM = "{float: [low, high]}, {int: [low, high]}, {choice: [a, b]} or {choose: {selector: {branch: {...}}}}"
 POINT = '{"optim.lr": 1e-06, "batch": 8, "schedule.kind": "constant", "peft.method": "lora", "peft.lora.r": 4}'
@@ -113,17 +113,28 @@ CASES: list[tuple[str, str, tuple[str, str, str]]] = [
     ),
     (
         "metric: {name: val/f1, mode: max}",
-        "objectives: [{name: val/f1, mode: max}]",
-        (
-            "study.yaml:2: objectives",
-            '[{"name": "val/f1", "mode": "max"}]',
-            "give metric: {name, mode}; several objectives are not supported yet",
-        ),
+        "objectives: [{name: val/f1, mode: min}]",
+        ("study.yaml:2: objectives.0.mode", "min", "set objectives.0.mode to max: the best val/f1 is the highest"),
+    ),
+    (
+        "metric: {name: val/f1, mode: max}",
+        "objectives: [{name: val/f1, max: 0.5}]",
+        ("study.yaml:2: objectives", "limits only", "give at least one entry a mode: max or min"),
+    ),
+    (
+        "metric: {name: val/f1, mode: max}",
+        "objectives: [{name: val/f1, mode: max}, {name: val/loss}]",
+        ("study.yaml:2: objectives.1", "val/loss with neither mode nor min nor max", "give mode: max or min, or a limit min or max"),
+    ),
+    (
+        "metric: {name: val/f1, mode: max}",
+        "metric: {name: val/f1, mode: max}\nobjectives: [{name: val/loss, mode: min}]",
+        ("study.yaml:3: objectives", "objectives beside metric", "remove metric: the objectives take its place"),
     ),
     (
         "metric: {name: val/f1, mode: max}\n",
         "",
-        ("study.yaml:1: metric", "nothing: it is required", "add it: {name: val/loss, mode: min}"),
+        ("study.yaml:1: metric", "nothing", "add metric: {name, mode}, or objectives: a list of several"),
     ),
     # scheduler
     (

@@ -51,7 +51,7 @@ def test_the_ladder_is_that_of_rays_asha_on_a_zero_based_axis(grace: int, factor
         asha.add("good")
         asha.add("turning")
         for step in range(max_steps):
-            asha.decide("good", step, (1.0,)).action
+            asha.decide("good", step, (1.0,))
         for step in range(max_steps):
             if asha.decide("turning", step, (1.0 if step < bad_from else 0.0,)).action == "stop":
                 return step

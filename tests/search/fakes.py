@@ -8,11 +8,13 @@ from typing import Any
 from tune.adapters.optuna_search import GridSearch, TruthfulOptunaSearch, make_sampler
 from tune.adapters.schedulers import NoScheduler, SeededASHA
 from tune.core.cost import Budget
+from tune.core.fold import JournalWriter, StudyFold
 from tune.core.goal import Goal, Objective
-from tune.core.journal import Entry, StudyEnded, StudyFold, StudyStarted, decode_all
+from tune.core.journal import Entry, StudyEnded, StudyStarted, decode_all
 from tune.core.metrics import Mode
 from tune.core.ports import Sampler, Scheduler
-from tune.core.search import Assignment, JournalWriter, Rules, Search
+from tune.core.rules import Assignment, Rules
+from tune.core.search import Search
 from tune.core.space import Choice, Choose, Float, Int, Space
 
 METRIC = "val/score"
@@ -74,7 +76,9 @@ def rules_of(seed: int, slots: int, trials: int, **more: Any) -> Rules:
     return Rules(**{"goal": goal(), "seed": seed, "slots": slots, "budget": Budget(trials=trials), **more})
 
 
-def make_search(store: MemoryStore, rules: Rules, sampler: str = "tpe", asha: bool | Scheduler = True, multivariate: bool = False) -> Search:
+def make_search(
+    store: MemoryStore, rules: Rules, sampler: str = "tpe", asha: bool | Scheduler = True, multivariate: bool = False
+) -> Search:
     made: Sampler = (
         GridSearch(GRID)
         if sampler == "grid"

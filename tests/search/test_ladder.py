@@ -47,7 +47,7 @@ def test_the_rungs_are_those_of_optunas_successive_halving() -> None:
     scheduler.add("t0")
     for epoch in range(50):
         before = sum(len(r) for rungs in scheduler.rungs().values() for rung in rungs for r in rung.values())
-        scheduler.decide("t0", epoch, (1.0,)).action
+        scheduler.decide("t0", epoch, (1.0,))
         after = sum(len(r) for rungs in scheduler.rungs().values() for rung in rungs for r in rung.values())
         if after > before:
             ours.append(epoch + 1)

@@ -11,8 +11,10 @@ import pytest
 from tests.search.fakes import FakeClock, MemoryStore, goal, rules_of
 from tune.adapters.optuna_search import TruthfulOptunaSearch, make_sampler
 from tune.adapters.schedulers import NoScheduler
-from tune.core.journal import StudyFold, StudyStarted
-from tune.core.search import Assignment, JournalWriter, Search
+from tune.core.fold import JournalWriter, StudyFold
+from tune.core.journal import StudyStarted
+from tune.core.rules import Assignment
+from tune.core.search import Search
 from tune.core.space import Choice, Float, Space
 
 GOLDEN = Path(__file__).parent / "golden" / "roumeliotis2025_trials.csv"

@@ -70,7 +70,9 @@ def test_a_second_telling_changes_nothing() -> None:
 
 
 def test_first_points_come_first_and_partial_ones_are_filled_up() -> None:
-    search = TruthfulOptunaSearch(SPACE, goal("m", "max"), "s", make_sampler("tpe", 3), first=[{"lr": 1e-3, "depth": 3}, {"peft.method": "ia3"}])
+    search = TruthfulOptunaSearch(
+        SPACE, goal("m", "max"), "s", make_sampler("tpe", 3), first=[{"lr": 1e-3, "depth": 3}, {"peft.method": "ia3"}]
+    )
     one, two = search.ask("t0"), search.ask("t1")
     assert (one["lr"], one["depth"]) == (1e-3, 3) and "peft.method" in one
     assert two["peft.method"] == "ia3" and "peft.lora.r" not in two

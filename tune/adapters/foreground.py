@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from tune.core.ports import Decision
-from tune.core.search import Assignment, Search
+from tune.core.rules import Assignment
+from tune.core.search import Search
 
 
 class ForegroundExecutor:

@@ -7,7 +7,8 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from tune.core.journal import Ended, Entry, StudyFold, TrialView
+from tune.core.fold import StudyFold, TrialView
+from tune.core.journal import Ended, Entry
 
 KEEP_WEIGHTS_OF = 3  # best complete trials whose weights stay; refits keep theirs
 

@@ -33,7 +33,7 @@ from tune.core.journal import (
 )
 from tune.core.metrics import better
 from tune.core.patch import flatten
-from tune.core.search import trial_seed
+from tune.core.rules import trial_seed
 
 MAX_KEY_CHARS = 250
 MAX_PARAM_CHARS = 6000

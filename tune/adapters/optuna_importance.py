@@ -15,6 +15,7 @@ from tune.core.ports import Point
 from tune.core.space import Choice, Float, Int, Leaf, Place, Space
 from tune.report.importance import Importances
 
+optuna.logging.set_verbosity(optuna.logging.WARNING)
 MOST_FOR_FANOVA = 150
 LEAST_TRIALS = 4
 

@@ -25,7 +25,8 @@ from ray.tune.search import Searcher
 
 from tune.core.errors import FailTrial, StopStudy
 from tune.core.journal import GroupNoted
-from tune.core.search import Assignment, Search
+from tune.core.rules import Assignment
+from tune.core.search import Search
 
 _POLL_S = 3600.0  # a group answers earlier: with a message, or because it died
 _QUIET = {

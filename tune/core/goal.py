@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from tune.core.metrics import Mode
 from tune.core.ports import Values
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(frozen=True)
@@ -87,9 +88,11 @@ class Goal:
 
     def order(self, items: Sequence[Values]) -> list[int]:
         """Indices of `items`, the best first; the earlier first among equals."""
-        costs = np.array([self.costs(values) for values in items], dtype=float)
         if not self.several:
-            return [int(i) for i in np.argsort(costs[:, 0], kind="stable")] if len(items) else []
+            return sorted(range(len(items)), key=lambda i: self.costs(items[i]))
+        import numpy as np
+
+        costs = np.array([self.costs(values) for values in items], dtype=float)
         ordered: list[int] = []
         for layer in non_dominated_layers(costs):
             crowding = crowding_distances(costs[layer])
@@ -98,6 +101,8 @@ class Goal:
 
     def knee(self, front: Sequence[Values]) -> int:
         """Index of the member of a front that is nearest to its ideal point, each objective scaled to the front's range."""
+        import numpy as np
+
         costs = np.array([self.costs(values) for values in front], dtype=float)
         low, span = costs.min(axis=0), np.ptp(costs, axis=0)
         scaled = (costs - low) / np.where(span > 0, span, 1.0)
@@ -106,6 +111,8 @@ class Goal:
 
 def non_dominated_layers(costs: np.ndarray) -> list[list[int]]:
     """Indices of the rows of `costs` (n, objectives; less is better) in layers: the front, the front of the rest, ..."""
+    import numpy as np
+
     left = np.arange(len(costs))
     layers: list[list[int]] = []
     while len(left):
@@ -120,6 +127,8 @@ def non_dominated_layers(costs: np.ndarray) -> list[list[int]]:
 
 def crowding_distances(costs: np.ndarray) -> np.ndarray:
     """Deb et al. 2002, section III-B: for each row the size of the gap that it stands in; infinite at the ends."""
+    import numpy as np
+
     n, m = costs.shape
     distances = np.zeros(n)
     for j in range(m):

@@ -7,14 +7,12 @@ a journal, so a resumed study goes on exactly. It does not know clocks, disks, R
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
-from tune.core.cost import Budget, Use, exceeded
+from tune.core.cost import Use, exceeded
 from tune.core.errors import FailTrial, Problem, UserError
-from tune.core.goal import Goal
+from tune.core.fold import JournalWriter, StudyFold, TrialView
 from tune.core.journal import (
     INFEASIBLE,
     Charged,
@@ -32,81 +30,16 @@ from tune.core.journal import (
     Started,
     StopAsked,
     StudyEnded,
-    StudyFold,
     StudyStarted,
     Suggested,
-    TrialView,
     WarmStarted,
-    encode,
 )
-from tune.core.ports import GO_ON, Clock, Decision, JournalStore, PastTrial, Point, Sampler, Scheduler, Values, Verdict
+from tune.core.ports import GO_ON, Decision, PastTrial, Point, Sampler, Scheduler, Values, Verdict
+from tune.core.rules import Assignment, Rules, trial_seed
 
 SAMPLER_STATE_EVERY = 64  # suggestions between two records of the sampler's random state
 MAX_INFEASIBLE_IN_A_ROW = 500
 TOO_LARGE = ("out_of_memory",)  # failures that tell the sampler of a broken limit, not of a fault
-
-
-@dataclass(frozen=True)
-class Rules:
-    """What the search obeys.
-
-    cpus, gpus: what one running trial holds; its time is charged by them. finalists: the best k trials are run again over n seeds.
-    infeasible: point -> limits that it breaks before it has run, with the amounts (see Goal); None if nothing can say.
-    """
-
-    goal: Goal
-    seed: int
-    slots: int
-    budget: Budget = Budget()
-    max_retries: int = 2
-    cpus: float = 1.0
-    gpus: float = 0.0
-    baseline: bool = False
-    finalists: tuple[int, int] = (0, 0)
-    refit: bool = False
-    infeasible: Callable[[Point], Mapping[str, float]] | None = None
-
-    @property
-    def metric(self) -> str:
-        return self.goal.metric
-
-    @property
-    def trials(self) -> int | None:
-        """Search trials that may run."""
-        return self.budget.trials
-
-
-@dataclass(frozen=True)
-class Assignment:
-    """A trial to run now. `attempt` counts from 1; `seed` depends on the study's seed and the trial's number alone."""
-
-    trial: str
-    role: Role
-    point: Point
-    attempt: int
-    seed: int
-
-
-class JournalWriter:
-    """Appends events durably, then lets the fold and the listeners (MLflow, live view) see them."""
-
-    def __init__(self, store: JournalStore, clock: Clock, fold: StudyFold, listeners: Iterable[Callable[[Entry], None]] = ()):
-        self._store, self._clock, self.fold, self.listeners = store, clock, fold, list(listeners)
-
-    def write(self, event: Event) -> None:
-        entry = Entry(self.fold.next_seq, max(self._clock.now(), self.fold.last_t), event)
-        self._store.append(encode(entry))
-        self.fold.apply(entry)
-        for listener in self.listeners:
-            listener(entry)
-
-    def now(self) -> float:
-        return self._clock.now()
-
-
-def trial_seed(study_seed: int, trial: str) -> int:
-    """31-bit seed of a trial, the same whenever and wherever it runs."""
-    return int.from_bytes(hashlib.sha256(f"{study_seed}/{trial}".encode()).digest()[:4], "big") & 0x7FFFFFFF
 
 
 class Search:
@@ -200,9 +133,10 @@ class Search:
         if self._interrupting:
             return "wait" if self._active else "over"
         for trial in [self.fold.trials[name] for name in self.fold.running if name not in self._active]:
-            if not self._draining:
+            if self._draining:  # a limit was reached before this session
+                self._end_stopped(trial)
+            elif not self._end_if_infeasible(trial):
                 return self._assign(trial)
-            self._end_stopped(trial)  # a limit was reached before this session
         if not self._draining:
             if self.rules.baseline and not self.fold.of_role("baseline"):
                 return self._assign(self._create("baseline", "baseline", {}))
@@ -246,15 +180,21 @@ class Search:
             trial = self._create(name, "search", point)
             self.scheduler.add(name)
             self._asks += 1
-            broken = dict(self.rules.infeasible(point)) if self.rules.infeasible is not None else {}
-            if broken:
-                detail = "breaks " + ", ".join(f"{limit} by {amount:.0%}" for limit, amount in broken.items())
-                self._end(trial, Ended(name, "pruned", reason=INFEASIBLE, detail=detail, violations=broken))
             self._note_sampler_state()
-            if not broken:
+            if not self._end_if_infeasible(trial):
                 return trial
         self._exhausted = f"the sampler found {MAX_INFEASIBLE_IN_A_ROW} points in a row that break a limit"
         return None
+
+    def _end_if_infeasible(self, trial: TrialView) -> bool:
+        """End a search trial that has not run yet if its point alone breaks a limit."""
+        if self.rules.infeasible is None or trial.attempt or trial.role != "search":
+            return False
+        broken = dict(self.rules.infeasible(trial.point))
+        if broken:
+            detail = "breaks " + ", ".join(f"{limit} by {amount:.0%}" for limit, amount in broken.items())
+            self._end(trial, Ended(trial.trial, "pruned", reason=INFEASIBLE, detail=detail, violations=broken))
+        return bool(broken)
 
     def _note_sampler_state(self) -> None:
         if self._asks % SAMPLER_STATE_EVERY == 0:

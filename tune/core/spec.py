@@ -168,10 +168,9 @@ def _walk(
         if info.description:
             helps.setdefault(key, info.description)
         options = _literals(info.annotation)
-        inner_names = [option for option in options if option in names]
-        if inner_names:
+        if any(_parts(model.model_fields[option].annotation) for option in options if option in names):
             branchings[prefix.rstrip(".")] = Branching(name, {o: frozenset({o} & names) for o in options}, nested=True)
-        members = [member for member in _members(info.annotation) if isinstance(member, type) and issubclass(member, BaseModel)]
+        members = _parts(info.annotation)
         selector = _discriminator(info)
         if selector is not None and len(members) > 1:
             tagged = {tag: frozenset(m.model_fields) for m in members for tag in _literals(m.model_fields[selector].annotation)}
@@ -189,6 +188,11 @@ def _members(annotation: Any) -> list[Any]:
     if get_origin(annotation) in (Union, types.UnionType):
         return [member for part in get_args(annotation) for member in _members(part)]
     return [] if annotation is type(None) else [annotation]
+
+
+def _parts(annotation: Any) -> list[type[BaseModel]]:
+    """The alternatives of an annotation that are mappings of fields."""
+    return [member for member in _members(annotation) if isinstance(member, type) and issubclass(member, BaseModel)]
 
 
 def _literals(annotation: Any) -> list[str]:

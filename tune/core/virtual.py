@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from tune.core.ports import Decision
-from tune.core.search import Assignment
+from tune.core.rules import Assignment
 from tune.core.table import Run
 
 

@@ -1,0 +1,294 @@
+"""A study as its journal tells it: all trials and totals, rebuilt by applying entries in order, and the writer that keeps it true.
+
+Every view of a study (search, MLflow, live view, summary, report) starts from a `StudyFold`. This file does not open files.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from tune.core.errors import Problem, UserError
+from tune.core.goal import Goal
+from tune.core.journal import (
+    ENDED_STATES,
+    INFEASIBLE,
+    Charged,
+    Ended,
+    Entry,
+    Event,
+    GroupNoted,
+    Noted,
+    Promoted,
+    Reported,
+    Retried,
+    Role,
+    SamplerState,
+    SessionStarted,
+    Started,
+    StopAsked,
+    StudyEnded,
+    StudyStarted,
+    Suggested,
+    WarmStarted,
+    encode,
+)
+from tune.core.ports import Clock, JournalStore, Point, TrialState, Values
+
+
+@dataclass(frozen=True)
+class TrialView:
+    """A trial as the journal tells it. `curve` is ((step, metrics), ...) in order of first report of each step."""
+
+    trial: str
+    number: int
+    role: Role
+    point: Point
+    of: str = ""
+    state: Literal["waiting", "running", "paused"] | TrialState = "waiting"
+    attempt: int = 0  # times it was started, resumes included
+    retries: int = 0  # times it was started again because something hit it
+    slot: int | None = None
+    curve: tuple[tuple[int, Mapping[str, float]], ...] = ()
+    values: Values = ()
+    violations: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+    reason: str = ""
+    detail: str = ""
+    stop_asked: bool = False
+    decided_stop: str = ""
+    suggested_at: float = 0.0
+    started_at: float | None = None
+    attempt_at: float | None = None  # since when an attempt runs that is not charged yet
+    ended_at: float | None = None
+    cpu_seconds: float = 0.0
+    gpu_seconds: float = 0.0
+    usd: float = 0.0
+
+    @property
+    def ended(self) -> bool:
+        return self.state in ENDED_STATES
+
+    @property
+    def value(self) -> float | None:
+        """The first objective."""
+        return self.values[0] if self.values else None
+
+    @property
+    def in_the_running(self) -> bool:
+        """Complete, with its objectives, within all limits: it can win."""
+        return self.state == "complete" and bool(self.values) and not self.violations
+
+    @property
+    def last_step(self) -> int | None:
+        return self.curve[-1][0] if self.curve else None
+
+
+class StudyFold:
+    """All trials and totals of a study, rebuilt by applying its entries in order. `apply` is the only way in."""
+
+    def __init__(self, goal: Goal | None = None) -> None:
+        self.goal = goal
+        self.started: StudyStarted | None = None
+        self.started_at: float = 0.0
+        self.last_t: float = 0.0
+        self.next_seq = 0
+        self.sessions = 0
+        self.slots = 0
+        self.placement = ""
+        self.trials: dict[str, TrialView] = {}
+        self.stop_asked = False
+        self.ended: StudyEnded | None = None
+        self.notes: dict[str, Mapping[str, Any]] = {}
+        self.cpu_seconds = self.gpu_seconds = self.usd = 0.0
+        self.active_seconds = 0.0  # wall time of all sessions, gaps between them left out
+        self.running: dict[str, None] = {}  # ids of trials that are waiting or running, in order of suggestion
+        self.paused: dict[str, None] = {}  # ids of trials that wait for a promotion
+        self.n_search = 0
+        self.n_infeasible = 0  # search trials that were judged by their point alone and never ran
+        self.front: list[TrialView] = []  # search trials that no other dominates: the best one if there is one objective
+        self._by_role: dict[str, list[str]] = {}
+        self._counts: Counter[tuple[str, str]] = Counter()
+
+    @classmethod
+    def of(cls, entries: Iterable[Entry]) -> StudyFold:
+        fold = cls()
+        for entry in entries:
+            fold.apply(entry)
+        return fold
+
+    # -- questions ------------------------------------------------------------------------------------------------------------
+
+    def count(self, state: str, role: Role = "search") -> int:
+        return self._counts[role, state]
+
+    @property
+    def n_ended(self) -> int:
+        """Search trials that are over."""
+        return sum(self.count(state) for state in ENDED_STATES)
+
+    def of_role(self, role: Role) -> list[TrialView]:
+        return [self.trials[trial] for trial in self._by_role.get(role, ())]
+
+    @property
+    def best(self) -> TrialView | None:
+        """The best search trial: of several objectives the knee of the front."""
+        if len(self.front) < 2 or self.goal is None:
+            return next(iter(self.front), None)
+        return self.front[self.goal.knee([trial.values for trial in self.front])]
+
+    def ranked(self) -> list[TrialView]:
+        """Search trials that can win, the best first and the earlier of equals first."""
+        able = [trial for trial in self.of_role("search") if trial.in_the_running]
+        return [able[i] for i in self.goal.order([trial.values for trial in able])] if self.goal else able
+
+    def repeats(self, trial: str) -> list[TrialView]:
+        """The finalists that repeated this trial to their end."""
+        return [view for view in self.of_role("finalist") if view.of == trial and view.in_the_running]
+
+    @property
+    def winner(self) -> TrialView | None:
+        """The search trial whose repeats have the best mean of the first objective; without repeats, the best."""
+        repeated = {view.of: self.repeats(view.of) for view in self.of_role("finalist")}
+        means = {trial: sum(v.values[0] for v in views) / len(views) for trial, views in repeated.items() if views}
+        if not means or self.goal is None:
+            return self.best
+        sign = -1.0 if self.goal.mode == "max" else 1.0
+        return self.trials[min(means, key=lambda trial: sign * means[trial])]
+
+    # -- the way in -----------------------------------------------------------------------------------------------------------
+
+    def apply(self, entry: Entry) -> None:
+        event, t = entry.event, entry.t
+        if not isinstance(event, (SessionStarted, StudyStarted)):
+            self.active_seconds += max(0.0, t - self.last_t)
+        if isinstance(event, (Started, Reported, Promoted, Charged, Retried, Ended)):
+            self._known(event.trial, entry.seq)
+        self.last_t, self.next_seq = t, entry.seq + 1
+        match event:
+            case StudyStarted():
+                self.started, self.started_at = event, t
+                self.goal = self.goal or _goal(event, entry.seq)
+            case SessionStarted():
+                self.sessions, self.slots, self.placement = event.session, event.slots, event.placement
+                self.stop_asked, self.ended = False, None
+            case Suggested():
+                self._add(TrialView(event.trial, event.number, event.role, dict(event.point), event.of, suggested_at=t))
+            case Started():
+                old = self.trials[event.trial]
+                changes = {"attempt": event.attempt, "slot": event.slot, "started_at": old.started_at or t, "attempt_at": t}
+                self._put(old, state="running", **changes)
+            case Reported():
+                old = self.trials[event.trial]
+                state = "paused" if event.pause else old.state
+                self._put(old, state=state, curve=(*old.curve, (event.step, dict(event.metrics))), decided_stop=event.stop)
+            case Promoted():
+                self._put(self.trials[event.trial], state="waiting")
+            case Charged():
+                self._charge(event)
+            case Retried():
+                old = self.trials[event.trial]
+                self._put(old, state="waiting", retries=old.retries + 1, reason=event.reason, detail=event.detail)
+            case Ended():
+                self._end(event, t)
+            case StopAsked():
+                if event.trial is None:
+                    self.stop_asked = True
+                elif event.trial in self.trials:
+                    self._put(self.trials[event.trial], stop_asked=True)
+            case Noted():
+                self.notes[event.about] = dict(event.data)
+            case StudyEnded():
+                self.ended = event
+            case SamplerState() | GroupNoted() | WarmStarted():
+                pass
+
+    def _known(self, trial: str, seq: int) -> None:
+        if trial not in self.trials:
+            raise UserError(
+                Problem(f"journal.jsonl: event {seq}", f"a trial '{trial}' that was never suggested", "restore the file from a copy")
+            )
+
+    def _add(self, view: TrialView) -> None:
+        self.trials[view.trial] = view
+        self.running[view.trial] = None
+        self._by_role.setdefault(view.role, []).append(view.trial)
+        self._counts[view.role, view.state] += 1
+        self.n_search += view.role == "search"
+
+    def _charge(self, event: Charged) -> None:
+        old = self.trials[event.trial]
+        self._put(
+            old,
+            cpu_seconds=old.cpu_seconds + event.cpu_seconds,
+            gpu_seconds=old.gpu_seconds + event.gpu_seconds,
+            usd=old.usd + event.usd,
+            attempt_at=None,
+        )
+        self.cpu_seconds += event.cpu_seconds
+        self.gpu_seconds += event.gpu_seconds
+        self.usd += event.usd
+
+    def _end(self, event: Ended, t: float) -> None:
+        view = self._put(
+            self.trials[event.trial],
+            state=event.state,
+            values=tuple(event.values),
+            violations=dict(event.violations),
+            metrics=dict(event.metrics),
+            files=dict(event.files),
+            reason=event.reason,
+            detail=event.detail,
+            ended_at=t,
+        )
+        self.n_infeasible += view.role == "search" and event.reason == INFEASIBLE
+        if view.role == "search" and view.in_the_running:
+            self._to_the_front(view)
+
+    def _to_the_front(self, view: TrialView) -> None:
+        if self.goal is None:
+            return
+        goal = self.goal
+        if any(goal.dominates(other.values, view.values) or other.values == view.values for other in self.front):
+            return
+        self.front = [*(other for other in self.front if not goal.dominates(view.values, other.values)), view]
+
+    def _put(self, old: TrialView, **changes: Any) -> TrialView:
+        view = self.trials[old.trial] = replace(old, **changes)
+        if view.state != old.state:
+            self._counts[view.role, old.state] -= 1
+            self._counts[view.role, view.state] += 1
+            for states, trials in ((("waiting", "running"), self.running), (("paused",), self.paused)):
+                if view.state in states:
+                    trials.setdefault(view.trial)
+                else:
+                    trials.pop(view.trial, None)
+        return view
+
+
+def _goal(event: StudyStarted, seq: int) -> Goal:
+    try:
+        return Goal.of(event.resolved)
+    except (KeyError, TypeError, AttributeError, IndexError):
+        problem = Problem(f"journal.jsonl: event {seq}", "a study without metric or objectives", "restore the file from a copy")
+        raise UserError(problem) from None
+
+
+class JournalWriter:
+    """Appends events durably, then lets the fold and the listeners (MLflow, live view) see them."""
+
+    def __init__(self, store: JournalStore, clock: Clock, fold: StudyFold, listeners: Iterable[Callable[[Entry], None]] = ()):
+        self._store, self._clock, self.fold, self.listeners = store, clock, fold, list(listeners)
+
+    def write(self, event: Event) -> None:
+        entry = Entry(self.fold.next_seq, max(self._clock.now(), self.fold.last_t), event)
+        self._store.append(encode(entry))
+        self.fold.apply(entry)
+        for listener in self.listeners:
+            listener(entry)
+
+    def now(self) -> float:
+        return self._clock.now()
