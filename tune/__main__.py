@@ -215,6 +215,52 @@ def stop(directory: Path, trial: str | None) -> None:
     click.echo(ask_to_stop(directory, trial))
 
 
+@cli.command()
+@STUDY_DIR
+def report(directory: Path) -> None:
+    """Write DIR/report/report.html, one page that works offline, and report.md: what the study in DIR found, how, at what cost.
+
+    \b
+    phasetune report studies/quickstart-1
+    """
+    from tune.report.command import write_report
+
+    written, document = write_report(directory)
+    click.echo(f"{document.title}: {document.headline}\n{written.html}\n{written.markdown}")
+
+
+@cli.command()
+@click.argument("directories", metavar="DIR...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--metric", metavar="NAME", help="Compare on this metric; default: the objective that all studies share.")
+@click.option("--published", metavar="FILE", type=click.Path(path_type=Path), help="YAML with a paper's numbers, to stand beside ours.")
+@click.option("--out", metavar="FOLDER", type=click.Path(path_type=Path), help="Write compare.md and compare.html there too.")
+@JSON
+def compare(directories: tuple[Path, ...], metric: str | None, published: Path | None, out: Path | None, as_json: bool) -> None:
+    """Put the studies in DIR... side by side: best with interval, cost, time, and a test of the winner against the runner-up.
+
+    \b
+    phasetune compare studies/quickstart-1 studies/quickstart-2
+    phasetune compare studies/resnet50_400-1 --metric test/accuracy --published configs/papers/roumeliotis2025/published.yaml
+    """
+    from tune.report.command import compare_studies, write
+    from tune.report.markdown import markdown
+
+    comparison, document = compare_studies(directories, metric, published)
+    text = markdown(document, None)
+    if sys.stdout.isatty():
+        from rich.console import Console
+        from rich.markdown import Markdown
+
+        Console().print(Markdown(text))
+    else:
+        click.echo(text)
+    if out is not None:
+        written = write(document, out, "compare")
+        click.echo(f"{written.html}\n{written.markdown}")
+    if as_json:
+        click.echo(json.dumps(comparison.to_json()))
+
+
 def _end(finished: Any, as_json: bool) -> None:
     click.echo(finished.text, err=as_json)
     if as_json:

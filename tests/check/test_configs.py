@@ -11,10 +11,12 @@ from tune.check import check, resolved_text
 from tune.core.spec import validated
 from tune.core.study import ClusterPart
 from tune.load import load_resolved, load_study
+from tune.report.published import read_published
 from tune.yaml_file import read
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-STUDIES = sorted([*CONFIGS.glob("studies/**/*.yaml"), *CONFIGS.glob("papers/**/*.yaml")])
+PUBLISHED = sorted(CONFIGS.glob("papers/*/published.yaml"))
+STUDIES = sorted({*CONFIGS.glob("studies/**/*.yaml"), *CONFIGS.glob("papers/**/*.yaml")} - {*PUBLISHED})
 CLUSTERS = sorted(CONFIGS.glob("clusters/*.yaml"))
 
 
@@ -40,6 +42,12 @@ def test_a_shipped_cluster_is_sound(path: Path) -> None:
     assert validated(ClusterPart, document.value)[1] == []
 
 
+@pytest.mark.parametrize("path", PUBLISHED, ids=[path.parent.name for path in PUBLISHED])
+def test_published_numbers_are_sound_and_name_their_sources(path: Path) -> None:
+    published = read_published(path)
+    assert published.paper and all(result.source for result in published.results)
+
+
 def test_no_other_kind_of_file_stands_under_configs() -> None:
-    known = {*STUDIES, *CLUSTERS, CONFIGS / "prices.yaml"}
+    known = {*STUDIES, *CLUSTERS, *PUBLISHED, CONFIGS / "prices.yaml"}
     assert [path for path in CONFIGS.rglob("*.y*ml") if path not in known] == []

@@ -21,7 +21,9 @@ LEAST_TRIALS = 4
 
 
 def importances(space: Space, measured: Sequence[tuple[Point, float]], seed: int = 0) -> tuple[Importances, ...]:
-    """One group for the keys that every point has, one for each branch. A group with too little to compare is left out."""
+    """`measured`: points with their values, less is better (PED-ANOVA looks at the lowest).
+
+    One group for the keys that every point has, one for each branch. A group with too little to compare is left out."""
     groups: dict[tuple[tuple[str, str], ...], list[Place]] = {}
     for place in space.places():
         groups.setdefault(place.under, []).append(place)
@@ -40,15 +42,14 @@ def _judged(places: list[Place], measured: list[tuple[Point, float]], seed: int)
     if len(measured) < LEAST_TRIALS or not varied or len({value for _, value in measured}) < 2:
         return None
     distributions = {place.key: _distribution(place.param) for place in varied}
-    # an upper bound in the objective's sense is not needed: both methods look at variation, PED-ANOVA at the lowest values
     study = optuna.create_study(direction="minimize")
     for point, value in measured:
         params = {place.key: point[place.key] for place in varied}
         study.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, value=value))
     fanova = len(measured) <= MOST_FOR_FANOVA
-    evaluator = FanovaImportanceEvaluator(seed=seed) if fanova else PedAnovaImportanceEvaluator()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings():  # PED-ANOVA is marked experimental in Optuna
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        evaluator = FanovaImportanceEvaluator(seed=seed) if fanova else PedAnovaImportanceEvaluator()
         shares = optuna.importance.get_param_importances(study, evaluator=evaluator, params=list(distributions))
     ordered = tuple(sorted(((key, float(share)) for key, share in shares.items()), key=lambda pair: -pair[1]))
     return "fANOVA" if fanova else "PED-ANOVA", len(measured), ordered
