@@ -174,7 +174,7 @@ class LiveView:
         head.add_row(
             ProgressBar(total=rules.trials or max(ended, 1), completed=ended),
             f"{ended}{f'/{rules.trials}' if rules.trials else ''} trials: {counts['complete']} complete, {counts['pruned']} pruned, "
-            f"{counts['failed']} failed",
+            f"{counts['failed']} failed" + (f", {len(fold.paused)} paused at a rung" if fold.paused else ""),
         )
         table = Table(expand=True, box=None, header_style="bold")
         for column, width in (("trial", 9), ("step", 5), (rules.metric, max(10, len(rules.metric))), ("curve", 12)):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tune.adapters.foreground import ForegroundExecutor
+from tune.core.errors import StopStudy
 from tune.core.ports import Decision
 from tune.core.rules import Assignment
 from tune.core.search import Search
@@ -141,7 +142,11 @@ class Orders:
         from trainables.adapters.order import Order
 
         workdir = self._trials / assignment.trial
-        workdir.mkdir(parents=True, exist_ok=True)
+        try:
+            workdir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            fix = "mend the storage, then resume the study"
+            raise StopStudy("storage_lost", f"{workdir} cannot be made: {error.strerror or error}", fix) from None
         return Order(
             trial=assignment.trial,
             kind=self._spec.kind,

@@ -12,21 +12,23 @@ import shlex
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tune.adapters import study_dir as directory
 from tune.adapters.housekeeping import Housekeeping
-from tune.adapters.journal_file import JournalFile, read_lines
+from tune.adapters.journal_file import JournalFile, read_entries
 from tune.core.errors import Problem, StopStudy, UserError
 from tune.core.fold import JournalWriter, StudyFold
-from tune.core.journal import Entry, Noted, StudyStarted, decode_all
-from tune.core.ports import Sampler
+from tune.core.journal import Entry, Noted, StudyStarted
+from tune.core.ports import Point, Sampler
 from tune.core.rules import Rules
 from tune.core.search import Search
+from tune.core.secrets import has_password, masked
 from tune.core.shape import TrialShape
 from tune.core.study import StudySpec
+from tune.core.study_rules import ESTIMATED
 from tune.live import View, open_view
 from tune.load import LoadedStudy, load_resolved
 from tune.places import Orders, Place, placed
@@ -74,20 +76,20 @@ def start(loaded: LoadedStudy, options: Options) -> Finished:
     facts = _look_at_data(spec, entry)
     with placed(spec, options.address, options.foreground) as place:
         study_dir = directory.create(options.storage, spec.study.name)
-        environment = directory.environment(spec.study.seed)
-        directory.write_json(study_dir / "resolved.json", loaded.resolved)
-        directory.write_json(study_dir / "environment.json", environment)
+        environment = directory.environment(spec.study.seed) | {"options": _kept_options(options)}
+        directory.write_facts(study_dir, loaded.resolved, environment)
         started = StudyStarted(spec.study.name, spec.digest, loaded.resolved, environment)
         return _conduct(study_dir, spec, entry, options, place, [], started, facts)
 
 
 def resume(study_dir: Path, options: Options) -> Finished:
     """Go on with a study that was stopped or killed."""
-    _check_tracking_uri(options.tracking_uri)
-    past = list(decode_all(read_lines(study_dir / "journal.jsonl")))
+    past = list(read_entries(study_dir))
     if not past or not isinstance(past[0].event, StudyStarted):
         raise UserError(Problem(str(study_dir / "journal.jsonl"), "it has no first event", "start the study again with `phasetune run`"))
     first = past[0].event
+    options = _as_begun(options, first)
+    _check_tracking_uri(options.tracking_uri)
     study_dir = study_dir.resolve()
     with contextlib.suppress(OSError, KeyError):
         os.chdir(first.environment["folder"])  # relative paths in a study mean what they meant when it began
@@ -103,6 +105,25 @@ def resume(study_dir: Path, options: Options) -> Finished:
     entry = _catalog_entry(spec)
     with placed(spec, options.address, options.foreground) as place:
         return _conduct(study_dir, spec, entry, options, place, past, None, None)
+
+
+def _kept_options(options: Options) -> dict[str, Any]:
+    """What a resume takes over; a tracking URI with a password in it is to be given again."""
+    uri = options.tracking_uri
+    kept_uri = uri if uri is not None and not has_password(uri) else None
+    return {"address": options.address, "tracking_uri": kept_uri, "foreground": options.foreground}
+
+
+def _as_begun(options: Options, first: StudyStarted) -> Options:
+    """The options of this resume, filled up with those that the study began with."""
+    kept = first.environment.get("options") or {}
+    foreground = options.foreground or (options.address is None and bool(kept.get("foreground")))
+    return replace(
+        options,
+        address=options.address or kept.get("address"),
+        tracking_uri=options.tracking_uri or kept.get("tracking_uri"),
+        foreground=foreground,
+    )
 
 
 def _check_tracking_uri(uri: str | None) -> None:
@@ -128,7 +149,24 @@ def rules_of(spec: StudySpec, slots: int, shape: TrialShape) -> Rules:
         finalists=(finalists.top, finalists.seeds) if finalists is not None else (0, 0),
         baseline=entry.baseline is not None and getattr(trainable, "baseline", False),
         refit=entry.refit is not None and getattr(trainable, "refit", None) is not None,
+        infeasible=_judge_of_points(spec, entry),
     )
+
+
+def _judge_of_points(spec: StudySpec, entry: Any) -> Callable[[Point], dict[str, float]] | None:
+    """What says before a trial runs that its point breaks a limit: the kind's estimate, where a limit is on what it estimates."""
+    judged = {limit.name for limit in spec.goal.limits} & set(ESTIMATED)
+    if not judged or entry.estimate is None:
+        return None
+    from trainables.catalog import load
+
+    estimate = load(entry.estimate)
+
+    def broken(point: Point) -> dict[str, float]:
+        known = {name: value for name, value in asdict(estimate(spec.spec_at(point))).items() if name in judged and value is not None}
+        return spec.goal.violations(known)
+
+    return broken
 
 
 def make_search(spec: StudySpec, rules: Rules, journal: JournalWriter) -> Search:
@@ -253,7 +291,7 @@ def _resume_command(study_dir: Path, options: Options) -> str:
     if options.address:
         words += ["--address", shlex.quote(options.address)]
     if options.tracking_uri:
-        words += ["--tracking-uri", shlex.quote(options.tracking_uri)]
+        words += ["--tracking-uri", shlex.quote(masked(options.tracking_uri))]
     if options.foreground:
         words.append("--foreground")
     return " ".join(words)

@@ -5,18 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tune.adapters.journal_file import read_lines
+from tune.adapters.journal_file import read_entries
 from tune.adapters.study_dir import is_running, leave_stop_request
 from tune.core.errors import Problem, UserError
 from tune.core.fold import StudyFold, TrialView
-from tune.core.journal import decode_all
 from tune.live import sparkline
 from tune.summary import all_metrics, as_json, as_text, clock, point_text
 
 
 def read_fold(study_dir: Path) -> StudyFold:
     """The fold of a study. Raises UserError if there is no study there."""
-    fold = StudyFold.of(decode_all(read_lines(study_dir / "journal.jsonl")))
+    fold = StudyFold.of(read_entries(study_dir))
     if fold.started is None:
         raise UserError(Problem(str(study_dir / "journal.jsonl"), "it has no first event yet", "look again in a moment"))
     return fold

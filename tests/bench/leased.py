@@ -82,8 +82,10 @@ def _run_noop(trials: int, workers: int) -> dict[str, Any]:
     from tune.adapters.optuna_search import TruthfulOptunaSearch, make_sampler
     from tune.adapters.ray_tune import RayTuneExecutor
     from tune.adapters.schedulers import SeededASHA
-    from tune.core.journal import Ended, Entry, StudyFold, StudyStarted
-    from tune.core.search import Assignment, JournalWriter, Search
+    from tune.core.fold import JournalWriter, StudyFold
+    from tune.core.journal import Ended, Entry, StudyStarted
+    from tune.core.rules import Assignment
+    from tune.core.search import Search
     from tune.core.shape import TrialShape
     from tune.core.space import Float, Space
     from tune.session import SystemClock
@@ -122,7 +124,8 @@ def _run_noop(trials: int, workers: int) -> dict[str, Any]:
 def _run_cnn(order: Mapping[str, Any]) -> dict[str, Any]:
     began = time.perf_counter()
     from tune import session
-    from tune.core.journal import StudyFold, decode_all
+    from tune.core.fold import StudyFold
+    from tune.core.journal import decode_all
     from tune.load import load_resolved
 
     points, first = order["points"], order["points"][0]

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tune.core.journal import Entry, StudyFold, decode_all
+from tune.core.fold import StudyFold
+from tune.core.journal import Entry, decode_all
 
 ROOT = Path(__file__).resolve().parents[2]
 CURVE = """
@@ -89,4 +90,4 @@ def fold(study_dir: Path) -> StudyFold:
 
 def essence(study_dir: Path) -> list[object]:
     """Suggestions, reports with decisions, and ends."""
-    return [e.event for e in entries(study_dir) if type(e.event).__name__ in ("Suggested", "Reported", "Ended")]
+    return [e.event for e in entries(study_dir) if type(e.event).__name__ in ("Suggested", "Reported", "Promoted", "Ended")]

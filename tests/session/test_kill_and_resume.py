@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.session.driver import CURVE, entries, essence, fold, kill_at, phasetune, write_study
-from tune.core.journal import Ended, Started
+from tune.core.journal import Ended, Promoted, Started
 
 pytestmark = pytest.mark.slow
 
@@ -34,8 +34,15 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Path(done.summary["dir"])
 
 
-def test_kills_at_random_events_change_no_suggestion_decision_or_end(whole: Path, tmp_path: Path) -> None:
-    study, storage, rng = write_study(tmp_path), tmp_path / "studies", random.Random(5)
+@pytest.mark.parametrize("form", ["stop", "promote"])
+def test_kills_at_random_events_change_no_suggestion_decision_or_end(form: str, whole: Path, tmp_path: Path) -> None:
+    text = CURVE.replace("factor: 2}", f"factor: 2, form: {form}}}")
+    study, storage, rng = write_study(tmp_path, text), tmp_path / "studies", random.Random(5)
+    if form == "promote":
+        done = phasetune("run", study, "--foreground", "--storage", tmp_path / "whole", "--json")
+        whole = Path(done.summary["dir"])
+        promoted = [e for e in entries(whole) if isinstance(e.event, Promoted)]
+        assert done.code == 0 and promoted, "nothing was promoted, so this test shows nothing"
     journal = storage / "curve-1" / "journal.jsonl"
     n_whole = len(entries(whole))
     points = sorted(rng.sample(range(2, n_whole - 8), 4))

@@ -16,6 +16,7 @@ from types import TracebackType
 from filelock import FileLock, Timeout
 
 from tune.core.errors import Problem, StopStudy, UserError
+from tune.core.journal import Entry, decode_all
 
 NAME = "journal.jsonl"
 
@@ -33,6 +34,11 @@ def read_lines(path: Path) -> Iterator[str]:
         ) from None
     except OSError as error:
         raise UserError(Problem(str(path), f"it cannot be read: {error.strerror}", "mend the permissions or the path")) from None
+
+
+def read_entries(study_dir: Path) -> Iterator[Entry]:
+    """The events of the study in `study_dir`. Raises UserError if there is no journal, or where it is damaged."""
+    return decode_all(read_lines(study_dir / NAME), str(study_dir / NAME))
 
 
 class JournalFile:

@@ -12,6 +12,7 @@ import os
 import shlex
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -23,10 +24,12 @@ from tune.adapters.mlflow_database import ensure_database
 from tune.adapters.mlflow_fold import MlflowFold
 from tune.adapters.mlflow_runs import RunWriter, Unreachable, mlflow_client, set_up_mlflow
 from tune.core.journal import Entry, decode
+from tune.core.secrets import masked
 
 ROUND_ENTRIES = 5000  # read at once when there is much to catch up with
 MAX_ERRORS = 50
 FIRST_BACKOFF_S, LAST_BACKOFF_S, CLOSING_BACKOFF_S = 0.5, 30.0, 1.0
+CLOSING_PATIENCE_S = 8.0  # a server that fails for so long while we close is left to the next resume
 _SQLITE = "sqlite:///"
 
 
@@ -106,6 +109,7 @@ class MlflowProjection:
 
     def _run(self) -> None:
         backoff_s = FIRST_BACKOFF_S
+        failing_since_s: float | None = None  # while closing
         while not self._abandoned.is_set():
             self._wake.clear()
             over = self._closing.is_set()
@@ -117,13 +121,17 @@ class MlflowProjection:
                     self._round()
                 elif self._connected:
                     self._writer.settle()
-                self._trouble, backoff_s = "", FIRST_BACKOFF_S
+                self._trouble, backoff_s, failing_since_s = "", FIRST_BACKOFF_S, None
             except Exception as error:  # noqa: BLE001 - whatever MLflow does, the study goes on
                 self._connected = False
                 if not isinstance(error, Unreachable):  # Gone, or a fault of ours: the journal from its start is always right
                     self._fold, self._told = MlflowFold(), 0
                     self._tail.rewind()
-                self._trouble = f"MLflow cannot be told: {' '.join(str(error).split())[:300]}"
+                self._trouble = masked(f"MLflow cannot be told: {' '.join(str(error).split())[:300]}")
+                if over:
+                    failing_since_s = failing_since_s or time.monotonic()
+                    if time.monotonic() - failing_since_s > CLOSING_PATIENCE_S:
+                        return
                 self._pause(min(backoff_s, CLOSING_BACKOFF_S) if over else backoff_s)
                 backoff_s = min(backoff_s * 2, LAST_BACKOFF_S)
                 continue
@@ -197,9 +205,9 @@ def default_tracking_uri(studies: Path) -> str:
 def ui_command(tracking_uri: str, port: int = 5000) -> str:
     """The command that shows a study in a browser on this machine, or the address where a server shows it already."""
     if tracking_uri.startswith(("http://", "https://")):
-        return f"open {tracking_uri}"
+        return f"open {masked(tracking_uri)}"
     program = f"{shlex.quote(sys.executable)} -m mlflow ui"
-    return f"{program} --backend-store-uri {shlex.quote(tracking_uri)} --host 127.0.0.1 --port {port}"
+    return f"{program} --backend-store-uri {shlex.quote(masked(tracking_uri))} --host 127.0.0.1 --port {port}"
 
 
 def _artifact_uri(tracking_uri: str, experiment: str) -> str | None:

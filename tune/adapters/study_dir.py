@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from tune.core.errors import Problem, UserError
+from tune.core.secrets import masked
 
 _VERSIONS = (
     "phasetune",
@@ -59,6 +60,16 @@ def create(storage: Path, name: str) -> Path:
     return study_dir.resolve()
 
 
+def write_facts(study_dir: Path, resolved: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
+    """`resolved.json` and `environment.json`. Raises UserError if they cannot be written."""
+    try:
+        write_json(study_dir / "resolved.json", resolved)
+        write_json(study_dir / "environment.json", environment)
+    except OSError as error:
+        problem = Problem(str(study_dir), f"it cannot be written: {error.strerror or error}", "free space, or choose another --storage")
+        raise UserError(problem) from None
+
+
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
     """Write whole or not at all."""
     tmp = path.with_suffix(".tmp")
@@ -71,7 +82,7 @@ def environment(seed: int) -> dict[str, Any]:
     return {
         **_git(),
         "folder": os.getcwd(),
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "command": [Path(sys.argv[0]).name, *(masked(word) for word in sys.argv[1:])],
         "python": platform.python_version(),
         "versions": {name: v for name in _VERSIONS if (v := _version(name)) is not None},
         "host": socket.gethostname(),

@@ -226,33 +226,34 @@ def encode(entry: Entry) -> str:
     return json.dumps(head | asdict(entry.event), allow_nan=False, separators=(",", ":"))
 
 
-def decode(line: str) -> Entry:
-    """The entry of one line. Raises UserError if the line is of a newer version, of an unknown type or damaged."""
+def decode(line: str, where: str = "journal.jsonl") -> Entry:
+    """The entry of one line; `where` it is, for errors. Raises UserError if the line is of a newer version, of an unknown type or damaged."""
     try:
         raw = json.loads(line)
         version, seq, t, kind = raw.pop("v"), raw.pop("seq"), raw.pop("t"), raw.pop("type")
         if not (isinstance(seq, int) and isinstance(t, (int, float)) and isinstance(kind, str)):
             raise TypeError("seq, t and type must be a whole number, a number and a word")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(Problem("journal.jsonl", f"a damaged line: {line[:80]!r} ({error})", "restore the file from a copy")) from None
+        raise UserError(Problem(where, f"a damaged line: {line[:80]!r} ({error})", "restore the file from a copy")) from None
     if version != VERSION:
         raise UserError(
-            Problem("journal.jsonl", f"version {version} of the journal", f"use the Phasetune that wrote it; this one reads {VERSION}")
+            Problem(where, f"version {version} of the journal", f"use the Phasetune that wrote it; this one reads {VERSION}")
         )
     cls = EVENT_TYPES.get(kind)
     if cls is None:
-        raise UserError(Problem("journal.jsonl", f"an event of unknown type '{kind}'", "use the Phasetune that wrote it"))
+        raise UserError(Problem(where, f"an event of unknown type '{kind}'", "use the Phasetune that wrote it"))
     known = {f.name for f in fields(cls)}
     try:
         return Entry(seq, t, cls(**{k: v for k, v in raw.items() if k in known}))
     except TypeError as error:
-        raise UserError(Problem("journal.jsonl", f"event {seq} of type '{kind}': {error}", "restore the file from a copy")) from None
+        raise UserError(Problem(where, f"event {seq} of type '{kind}': {error}", "restore the file from a copy")) from None
 
 
-def decode_all(lines: Iterable[str]) -> Iterator[Entry]:
+def decode_all(lines: Iterable[str], path: str = "journal.jsonl") -> Iterator[Entry]:
     """Entries in order, checked to count up by one."""
     for i, line in enumerate(lines):
-        entry = decode(line)
+        where = f"{path}:{i + 1}"
+        entry = decode(line, where)
         if entry.seq != i:
-            raise UserError(Problem(f"journal.jsonl:{i + 1}", f"event {entry.seq} where {i} was due", "restore the file from a copy"))
+            raise UserError(Problem(where, f"event {entry.seq} where {i} was due", "restore the file from a copy"))
         yield entry
