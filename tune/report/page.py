@@ -31,12 +31,14 @@ def page(document: Document) -> str:
     return _template().render(
         document=document,
         style=Markup(_part("page.css")),
-        policy="; ".join(
-            (
-                "default-src 'none'",
-                "img-src data: blob:",
-                "style-src 'unsafe-inline'",
-                "script-src " + (" ".join(f"'{_digest(script)}'" for script in scripts) or "'none'"),
+        policy=Markup(
+            "; ".join(
+                (
+                    "default-src 'none'",
+                    "img-src data: blob:",
+                    "style-src 'unsafe-inline'",
+                    "script-src " + (" ".join(f"'{_digest(script)}'" for script in scripts) or "'none'"),
+                )
             )
         ),
         data=Markup(_json({"figures": figures, "themes": THEMES})) if figures else None,

@@ -14,7 +14,7 @@ from tune.report.facts import Facts
 from tune.report.plot_base import BLUE, GREY, HOVER, ORANGE, about, in_unit, plain, plot, short
 from tune.report.wording import setting
 
-MOST_LINES, MOST_ROWS = 400, 14
+MOST_LINES, MOST_ROWS = 150, 14
 
 
 def parallel_coordinates(facts: Facts) -> Figure | None:
@@ -23,9 +23,11 @@ def parallel_coordinates(facts: Facts) -> Figure | None:
     It lies on its side, so that it can be read on a narrow screen.
     """
     objectives = facts.goal.objectives
-    ranked = [facts.fold.trials[t.trial] for t in facts.fold.ranked()]
-    others = [t for t in facts.measured if not t.in_the_running]
-    lines = _thinned([*ranked, *others], MOST_LINES)
+    ranked = facts.fold.ranked()
+    quarter = -(-len(ranked) // 4)
+    best, good = ranked[:1], _thinned(ranked[1:quarter], MOST_LINES // 3)
+    rest = _thinned([*ranked[max(1, quarter) :], *(t for t in facts.measured if not t.in_the_running)], MOST_LINES - MOST_LINES // 3)
+    lines = [*best, *good, *rest]
     places = [place for place in facts.space.places() if any(place.key in t.point for t in lines)][: MOST_ROWS - len(objectives)]
     if len(lines) < 2 or not places:
         return None
@@ -37,11 +39,10 @@ def parallel_coordinates(facts: Facts) -> Figure | None:
         xs: list[float | None] = [in_unit(p, trial.point[p.key]) if p.key in trial.point else None for p in places]
         return xs + [(v - low) / (high - low) if high > low else 0.5 for v, (low, high) in zip(trial.values, spans, strict=True)]
 
-    quarter = max(1, len(ranked) // 4)
     groups = (
-        ("the rest", GREY, 0.9, 0.35, lines[quarter:]),
-        ("best quarter", BLUE, 1.6, 0.75, lines[1:quarter]),
-        ("best", ORANGE, 3.0, 1.0, lines[:1]),
+        ("the rest", GREY, 0.9, 0.35, rest),
+        ("best quarter", BLUE, 1.6, 0.75, good),
+        ("best", ORANGE, 3.0, 1.0, best),
     )
     data = []
     for name, colour, width, opacity, trials in groups:
@@ -78,11 +79,8 @@ def parallel_coordinates(facts: Facts) -> Figure | None:
 
 
 def _thinned(trials: list[TrialView], most: int) -> list[TrialView]:
-    """All, or the best half of `most` and every n-th of the rest."""
-    if len(trials) <= most:
-        return trials
-    rest = trials[most // 2 :]
-    return trials[: most // 2] + rest[:: max(1, -(-len(rest) // (most - most // 2)))]
+    """All, or every n-th."""
+    return trials[:: max(1, -(-len(trials) // most))]
 
 
 def _ends(row: int, place: Place) -> list[dict[str, Any]]:

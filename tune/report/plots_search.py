@@ -19,7 +19,11 @@ from tune.report.plot_base import BLUE, GREEN, GREY, HOVER, ORANGE, STATES, abou
 from tune.report.wording import number, setting, titled
 
 MOST_BARS, MOST_SLICES, CONTOUR_CELLS = 14, 12, 28
-LEAST_FOR_CONTOUR = 8
+_MEANING = {
+    "fANOVA": "share of the variation in {metric} that each parameter explains.",
+    "PED-ANOVA": "how much each parameter sets the best tenth in {metric} apart from all trials, as a share.",
+}
+LEAST_FOR_CONTOUR, MANY_MARKS = 8, 120
 
 
 def optimisation_history(facts: Facts) -> Figure | None:
@@ -102,7 +106,7 @@ def importance_bars(group: Importances, metric: str) -> Figure:
     top = f"{shares[0][0]} {shares[0][1]:.0%}"
     return Figure(
         "importance-" + (group.within or "all"),
-        f"{group.method} over {group.n_trials} complete trials{within}: share of the variation in {metric} that each parameter explains.",
+        f"{group.method} over {group.n_trials} complete trials{within}: {_MEANING[group.method].format(metric=metric)}",
         f"Importances by {group.method}; the largest: {top}.",
         plot(
             [bars],
@@ -173,13 +177,14 @@ def contours(facts: Facts, keys: Sequence[str]) -> list[Figure]:
             continue
         z = [[None if np.isnan(cell) else float(cell) for cell in row] for row in heights]
         x, y = ([_from_unit(places[key], cell) for cell in cells] for key in (a, b))
+        marked = shown[:: max(1, len(shown) // MANY_MARKS)]
         surface = go.Contour(x=x, y=y, z=z, coloraxis="coloraxis", contours={"coloring": "heatmap"}, line={"width": 0.6}, hoverinfo="skip")
         marks = go.Scatter(
-            x=[t.point[a] for t in shown],
-            y=[t.point[b] for t in shown],
-            text=[about(t, objective.name, t.values[0], facts.unit(objective.name)) for t in shown],
+            x=[t.point[a] for t in marked],
+            y=[t.point[b] for t in marked],
+            text=[about(t, objective.name, t.values[0], facts.unit(objective.name)) for t in marked],
             mode="markers",
-            marker={"size": 5, "color": GREY, "line": {"width": 1, "color": "white"}},
+            marker={"size": 5 if len(marked) < MANY_MARKS else 3, "color": GREY, "line": {"width": 1, "color": "white"}},
             hovertemplate=HOVER,
         )
         figures.append(

@@ -62,7 +62,7 @@ def _against(facts: Facts, winner: TrialView, baseline: TrialView) -> list[str]:
 
 
 def _results(facts: Facts, winner: TrialView) -> Table:
-    rows: list[tuple[str, TrialView]] = [("winner" if facts.repeats else "best", winner)]
+    rows: list[tuple[str, TrialView]] = [("winner" if facts.repeats else "knee" if facts.goal.several else "best", winner)]
     rows += [(role, t) for role in ("refit", "baseline") for t in facts.fold.of_role(role) if t.state == "complete" and all_metrics(t)]
     wanted = (
         [o.name for o in facts.goal.objectives] + [limit.name for limit in facts.goal.limits] + [f"test/{name}" for name in SHOWN_TESTS]

@@ -58,7 +58,8 @@ def cards(facts: Facts) -> tuple[Card, ...]:
                 if interval
                 else "one training, no interval"
             )
-            found.append(Card(f"best {objective.name}", with_unit(value, unit), sure))
+            label = f"{objective.name} at the knee" if goal.several else f"best {objective.name}"
+            found.append(Card(label, with_unit(value, unit), sure))
         for metric in ("test/accuracy",):
             value, interval = facts.estimate(winner, metric)
             if value is not None and metric != goal.metric:
@@ -79,7 +80,7 @@ def cards(facts: Facts) -> tuple[Card, ...]:
     ended = f"{fold.count('complete')} complete, {fold.count('pruned')} stopped early, {fold.count('failed')} failed"
     found.append(Card("trials", f"{len(facts.searched):,}", ended))
     found.append(Card("time", seconds(fold.active_seconds), f"{count(fold.slots, 'slot')}, {count(fold.sessions, 'session')}"))
-    devices = f"{fold.gpu_seconds / 3600:.2f} GPU-hours" if fold.gpu_seconds else f"{fold.cpu_seconds / 3600:.2f} CPU-hours"
+    devices = f"{seconds(fold.gpu_seconds)} of GPU" if fold.gpu_seconds else f"{seconds(fold.cpu_seconds)} of CPU"
     found.append(Card("cost", money(fold.usd) if fold.usd else devices, devices if fold.usd else "no money was spent"))
     return tuple(found)
 
