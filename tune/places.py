@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tune.adapters.foreground import ForegroundExecutor
+from tune.adapters.foreground import ForegroundExecutor, OnAsk, OnReport
 from tune.core.errors import StopStudy
-from tune.core.ports import Decision
 from tune.core.rules import Assignment
 from tune.core.search import Search
 from tune.core.shape import TrialShape
@@ -123,8 +122,8 @@ class _Hosts:
 def _foreground_executor(search: Search, orders: Orders, poll: Callable[[], None]) -> ForegroundExecutor:
     from trainables.adapters.attempt import run_in_foreground
 
-    def run_trial(assignment: Assignment, on_report: Callable[[int, dict[str, float]], Decision]) -> tuple[Any, ...]:
-        message: tuple[Any, ...] = run_in_foreground(orders.order(assignment), on_report, gpus=_n_gpus() and 1)
+    def run_trial(assignment: Assignment, on_report: OnReport, on_ask: OnAsk) -> tuple[Any, ...]:
+        message: tuple[Any, ...] = run_in_foreground(orders.order(assignment), on_report, gpus=_n_gpus() and 1, on_ask=on_ask)
         return message
 
     return ForegroundExecutor(search, run_trial, orders.after_step, poll)

@@ -299,3 +299,30 @@ def test_a_storage_that_cannot_be_written_fails_the_trial_by_name(tmp_path: Path
         assert "file" in detail
 
     play(story)
+
+
+def test_a_question_of_one_rank_gets_its_own_answer_while_the_other_ranks_work_on(tmp_path: Path):
+    async def story() -> None:
+        group = await Group(tmp_path, 2).up()
+        await group.taken()
+        first = asyncio.ensure_future(group.host.ask(1, 0, "may I?"))
+        second = asyncio.ensure_future(group.host.ask(1, 0, "and this?"))
+        assert await group.message() == ("ask", 1, "may I?")
+        assert await group.message() == ("ask", 2, "and this?")
+        await group.host.tell("t0000", 2, False)
+        await group.host.tell("t0000", 1, None)
+        assert (await first, await second) == ((None,), (False,))
+
+    play(story)
+
+
+def test_a_question_of_a_trial_that_was_let_go_is_told_to_leave(tmp_path: Path):
+    async def story() -> None:
+        group = await Group(tmp_path).up()
+        await group.taken()
+        asking = asyncio.ensure_future(group.host.ask(1, 0, "may I?"))
+        await asyncio.sleep(0)
+        await group.host.stop_trial("t0000")
+        assert await asking == ("leave",)
+
+    play(story)

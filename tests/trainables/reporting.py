@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from tune.core.metrics import MetricSet
-from tune.core.ports import Decision
+from tune.core.ports import Answer, Decision, Question, Use
 
 
 class FakeReporter:
@@ -21,6 +21,7 @@ class FakeReporter:
         self._checkpoint = folder / "checkpoint"
         for path in (self.workdir, self.cache_dir):
             path.mkdir(parents=True, exist_ok=True)
+        self.questions: list[Question] = []
         self.reports: list[tuple[int, dict[str, float]]] = []
 
     def resume_from(self) -> Path | None:
@@ -39,6 +40,10 @@ class FakeReporter:
         if step == self._kill_at:
             raise Killed
         return "stop" if step == self._stop_at else "continue"
+
+    def ask(self, question: Question) -> Answer:
+        self.questions.append(question)
+        return None if isinstance(question, Use) else True
 
     def curve(self, name: str) -> list[float]:
         return [metrics[name] for _, metrics in self.reports]

@@ -22,7 +22,7 @@ from trainables.adapters import checkpoint
 from trainables.adapters.order import End, Order
 from trainables.adapters.reporter import ChannelReporter, Failure
 from tune.core.errors import FailTrial, RetryTrial, StopStudy, UserError
-from tune.core.ports import Decision
+from tune.core.ports import Answer, Decision, Question
 
 _STORAGE_ERRNOS = {
     errno.ENOSPC: "disk_full",
@@ -93,7 +93,11 @@ def free_memory() -> None:
 
 
 def run_in_foreground(
-    order: Order, on_report: Callable[[int, dict[str, float]], Decision], cpus: float = 1, gpus: float = 0
+    order: Order,
+    on_report: Callable[[int, dict[str, float]], Decision],
+    cpus: float = 1,
+    gpus: float = 0,
+    on_ask: Callable[[Question], Answer] = lambda question: True,
 ) -> tuple[Any, ...]:
     """Run a trial in this process, so that a breakpoint in the recipe works. Returns its last message as a group would send
     it. An error of `on_report` that is not a FailTrial is raised."""
@@ -108,7 +112,7 @@ def run_in_foreground(
         import torch
 
         device = "cuda:0" if torch.cuda.is_available() else "cpu"
-    channel = _Foreground(on_report)
+    channel = _Foreground(on_report, on_ask)
     end = attempt(order, ChannelReporter(order, channel, 0, 1, device))
     if channel.error is not None:
         raise channel.error
@@ -121,12 +125,15 @@ def run_in_foreground(
 class _Foreground:
     """The channel of the only rank of a trial in this process."""
 
-    def __init__(self, on_report: Callable[[int, dict[str, float]], Decision]):
-        self._on_report = on_report
+    def __init__(self, on_report: Callable[[int, dict[str, float]], Decision], on_ask: Callable[[Question], Answer]):
+        self._on_report, self._on_ask = on_report, on_ask
         self.error: BaseException | None = None  # the search's own trouble, which is not the trial's
 
     def meet(self, what: str, failure: Failure | None) -> None:
         raise AssertionError("one rank has nobody to meet")
+
+    def ask(self, question: Question) -> Answer:
+        return self._on_ask(question)
 
     def report(self, step: int, metrics: Mapping[str, float], failure: Failure | None) -> Decision:
         if failure is not None:

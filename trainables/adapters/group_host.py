@@ -50,6 +50,8 @@ class _Lease:
     ends: dict[int, End] = field(default_factory=dict)
     meetings: dict[str, _Meeting] = field(default_factory=dict)
     asking: _Meeting | None = None
+    questions: int = 0
+    answers: dict[int, Any] = field(default_factory=dict)
     messages: deque[tuple[Any, ...]] = field(default_factory=deque)
     timer: asyncio.TimerHandle | None = None
     abandoned: bool = False
@@ -122,6 +124,13 @@ class Host:
             lease.asking.answer = ("decision", decision)
             self._bell.ring()
 
+    async def tell(self, trial: str, number: int, answer: Any) -> None:
+        """The study's answer to the question of this number."""
+        lease = self._mail.get(trial)
+        if lease is not None:
+            lease.answers[number] = answer
+            self._bell.ring()
+
     async def stop_trial(self, trial: str) -> None:
         """Nobody listens to this trial any more: let it go at its next report."""
         if self._lease is not None and self._lease.order.trial == trial:
@@ -169,6 +178,18 @@ class Host:
     async def report(self, generation: int, rank: int, step: int, metrics: dict[str, float], failure: Failure | None) -> Answer:
         """Wait for all ranks, send rank 0's metrics to the trial, wait for its decision."""
         return await self._meet(generation, rank, f"report of step {step}", failure, (step, metrics) if rank == 0 else None)
+
+    async def ask(self, generation: int, rank: int, question: Any) -> tuple[Any] | Answer:
+        """Send a question of one rank to the study; its answer alone in a tuple, or `leave` if the trial was let go."""
+        lease = self._lease
+        if generation != self._generation or lease is None or rank not in lease.taken or lease.abandoned:
+            return _LEAVE
+        lease.questions += 1
+        number = lease.questions
+        lease.messages.append(("ask", number, question))
+        self._bell.ring()
+        await self._bell.until(lambda: number in lease.answers or lease.abandoned or self._lease is not lease)
+        return (lease.answers.pop(number),) if number in lease.answers else _LEAVE
 
     async def end(self, generation: int, rank: int, end: End, rss_bytes: int, rss_after_bytes: int) -> None:
         """A rank's attempt is over. `rss_after_bytes` is what the process holds after it has cleaned up."""

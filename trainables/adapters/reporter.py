@@ -14,7 +14,7 @@ from trainables import catalog
 from trainables.adapters import checkpoint
 from trainables.adapters.order import Order
 from tune.core.errors import FailTrial
-from tune.core.ports import Decision
+from tune.core.ports import Answer, Decision, Question
 
 Failure = tuple[str, str]  # reason, detail
 
@@ -28,6 +28,10 @@ class Channel(Protocol):
 
     def report(self, step: int, metrics: Mapping[str, float], failure: Failure | None) -> Decision:
         """Wait until every rank is here, send rank 0's metrics, return the decision on them."""
+        ...
+
+    def ask(self, question: Question) -> Answer:
+        """The study's answer to a question of this rank. Nobody else waits."""
         ...
 
 
@@ -58,6 +62,9 @@ class ChannelReporter:
             if self.rank == 0:
                 checkpoint.put_in_place(self.workdir, step, checked)
         return self._channel.report(step, checked, failure)
+
+    def ask(self, question: Question) -> Answer:
+        return self._channel.ask(question)
 
     def report_again(self) -> Decision:
         """Send the report that the last checkpoint was placed with: its first sending may have been cut. "continue" if none."""

@@ -19,7 +19,7 @@ from trainables.adapters.attempt import Abandoned, InStep, attempt, free_memory
 from trainables.adapters.order import End, Order
 from trainables.adapters.reporter import ChannelReporter, Failure
 from tune.core.errors import FailTrial
-from tune.core.ports import Decision
+from tune.core.ports import Answer, Decision, Question
 
 _HOST_LOST = 71  # exit status
 
@@ -81,6 +81,14 @@ class _HostChannel:
         import ray
 
         return self._heard(ray.get(self._host.report.remote(self._generation, self._rank, step, dict(metrics), failure)))
+
+    def ask(self, question: Question) -> Answer:
+        import ray
+
+        answer = ray.get(self._host.ask.remote(self._generation, self._rank, question))
+        if answer == ("leave",):
+            raise Abandoned("abandoned", "the trial was let go")
+        return answer[0]
 
     def _heard(self, answer: tuple[Any, ...]) -> Decision:
         match answer:

@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tune.core.ports import Decision
+from tune.core.ports import Answer, Decision, Question
 from tune.core.rules import Assignment
 from tune.core.search import Search
 
+OnReport = Callable[[int, dict[str, float]], Decision]
+OnAsk = Callable[[Question], Answer]
+
 
 class ForegroundExecutor:
-    """`run_trial(assignment, on_report)` runs one trial here and returns its last message (see `ray_tune`)."""
+    """`run_trial(assignment, on_report, on_ask)` runs one trial here and returns its last message (see `ray_tune`)."""
 
     def __init__(
         self,
         search: Search,
-        run_trial: Callable[[Assignment, Callable[[int, dict[str, float]], Decision]], tuple[Any, ...]],
+        run_trial: Callable[[Assignment, OnReport, OnAsk], tuple[Any, ...]],
         after_step: Callable[[str], int | None],
         poll: Callable[[], None] = lambda: None,
     ):
@@ -36,7 +39,11 @@ class ForegroundExecutor:
                 self._poll()
                 return self._search.report(trial, step, metrics)
 
-            message = self._run_trial(assignment, on_report)
+            def on_ask(question: Question, trial: str = trial) -> Answer:
+                self._poll()
+                return self._search.ask(trial, question)
+
+            message = self._run_trial(assignment, on_report, on_ask)
             match message:
                 case ("done", metrics, files, *_):
                     self._search.finish(trial, metrics, files)

@@ -170,6 +170,8 @@ class RayTuneExecutor:
                     self._search.fail(trial, failure.reason, failure.detail)
                     decision = "stop"
                 host.answer.remote(trial, decision)
+            case ("ask", number, question):
+                host.tell.remote(trial, number, self._search.ask(trial, question))
             case ("done", metrics, files, _):
                 self._search.finish(trial, metrics, files)
                 self._give_back(key)

@@ -38,7 +38,7 @@ class Budget(BaseModel):
 
 
 @dataclass(frozen=True)
-class Use:
+class Used:
     """What a study has used so far. `wall_s`: the active seconds of all sessions."""
 
     wall_s: float = 0.0
@@ -46,7 +46,7 @@ class Use:
     usd: float = 0.0
 
 
-def exceeded(budget: Budget, use: Use) -> str | None:
+def exceeded(budget: Budget, use: Used) -> str | None:
     """The first limit of time or money that `use` has reached, with both figures, or None if there is room. Trials are counted by
     the search, which stops suggesting; the others also end what runs."""
     if budget.wall_s is not None and use.wall_s >= budget.wall_s:

@@ -19,11 +19,14 @@ from tune.core.journal import (
     Ended,
     Entry,
     Event,
+    Granted,
     GroupNoted,
     Noted,
     Promoted,
     Reported,
+    Reserved,
     Retried,
+    Returned,
     Role,
     SamplerState,
     SessionStarted,
@@ -32,9 +35,11 @@ from tune.core.journal import (
     StudyEnded,
     StudyStarted,
     Suggested,
+    Waiting,
     WarmStarted,
     encode,
 )
+from tune.core.permits import PermitBook
 from tune.core.ports import Clock, JournalStore, Point, TrialState, Values
 
 
@@ -67,6 +72,8 @@ class TrialView:
     cpu_seconds: float = 0.0
     gpu_seconds: float = 0.0
     usd: float = 0.0
+    reserved: Mapping[str, float] = field(default_factory=dict)  # what -> dollars held for it
+    waiting: str = ""  # for what, and why, since it asked last
 
     @property
     def ended(self) -> bool:
@@ -104,6 +111,8 @@ class StudyFold:
         self.ended: StudyEnded | None = None
         self.notes: dict[str, Mapping[str, Any]] = {}
         self.cpu_seconds = self.gpu_seconds = self.usd = 0.0
+        self.reserved_usd = 0.0
+        self.permits = PermitBook()
         self.active_seconds = 0.0  # wall time of all sessions, gaps between them left out
         self.running: dict[str, None] = {}  # ids of trials that are waiting or running, in order of suggestion
         self.paused: dict[str, None] = {}  # ids of trials that wait for a promotion
@@ -165,7 +174,7 @@ class StudyFold:
         event, t = entry.event, entry.t
         if not isinstance(event, (SessionStarted, StudyStarted)):
             self.active_seconds += max(0.0, t - self.last_t)
-        if isinstance(event, (Started, Reported, Promoted, Charged, Retried, Ended)):
+        if isinstance(event, (Started, Reported, Promoted, Charged, Reserved, Granted, Returned, Waiting, Retried, Ended)):
             self._known(event.trial, entry.seq)
         self.last_t, self.next_seq = t, entry.seq + 1
         match event:
@@ -189,6 +198,16 @@ class StudyFold:
                 self._put(self.trials[event.trial], state="waiting")
             case Charged():
                 self._charge(event)
+            case Reserved():
+                old = self.trials[event.trial]
+                self._hold(old, {**old.reserved, event.what: event.usd})
+            case Granted():
+                self.permits.granted(event.what, event.trial, event.amount, t)
+                self._put(self.trials[event.trial], waiting="")
+            case Returned():
+                self.permits.returned(event.what, event.trial)
+            case Waiting():
+                self._put(self.trials[event.trial], waiting=f"for {event.what}: {event.why}")
             case Retried():
                 old = self.trials[event.trial]
                 self._put(old, state="waiting", retries=old.retries + 1, reason=event.reason, detail=event.detail)
@@ -221,18 +240,25 @@ class StudyFold:
 
     def _charge(self, event: Charged) -> None:
         old = self.trials[event.trial]
-        self._put(
+        old = self._put(
             old,
             cpu_seconds=old.cpu_seconds + event.cpu_seconds,
             gpu_seconds=old.gpu_seconds + event.gpu_seconds,
             usd=old.usd + event.usd,
-            attempt_at=None,
+            attempt_at=old.attempt_at if event.what else None,
         )
+        self._hold(old, {what: usd for what, usd in old.reserved.items() if what != event.what})
         self.cpu_seconds += event.cpu_seconds
         self.gpu_seconds += event.gpu_seconds
         self.usd += event.usd
 
+    def _hold(self, old: TrialView, reserved: Mapping[str, float]) -> None:
+        self.reserved_usd += sum(reserved.values()) - sum(old.reserved.values())
+        self._put(old, reserved=reserved)
+
     def _end(self, event: Ended, t: float) -> None:
+        self._hold(self.trials[event.trial], {})
+        self.permits.all_returned(event.trial)
         view = self._put(
             self.trials[event.trial],
             state=event.state,

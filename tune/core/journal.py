@@ -100,12 +100,49 @@ class Promoted:
 
 @dataclass(frozen=True)
 class Charged:
-    """Measured use of one attempt: worker seconds on CPU and GPU devices, and dollars."""
+    """Measured use: worker seconds on CPU and GPU devices of an attempt, or dollars spent on `what`."""
 
     trial: str
     cpu_seconds: float
     gpu_seconds: float
     usd: float
+    what: str = ""
+
+
+@dataclass(frozen=True)
+class Reserved:
+    """Dollars of the budget are held for what a trial is about to buy, until they are charged or the trial ends."""
+
+    trial: str
+    what: str
+    usd: float
+
+
+@dataclass(frozen=True)
+class Granted:
+    """A trial may use `amount` of a limited service; it holds it until it is returned or the trial ends."""
+
+    trial: str
+    what: str
+    amount: float
+
+
+@dataclass(frozen=True)
+class Returned:
+    """A trial gave a limited service back."""
+
+    trial: str
+    what: str
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A trial waits for a limited service; `until` is the unix time when it will ask again."""
+
+    trial: str
+    what: str
+    until: float
+    why: str
 
 
 @dataclass(frozen=True)
@@ -184,6 +221,10 @@ Event = (
     | Reported
     | Promoted
     | Charged
+    | Reserved
+    | Granted
+    | Returned
+    | Waiting
     | Retried
     | Ended
     | GroupNoted
@@ -201,6 +242,10 @@ EVENT_TYPES: dict[str, type] = {
     "reported": Reported,
     "promoted": Promoted,
     "charged": Charged,
+    "reserved": Reserved,
+    "granted": Granted,
+    "returned": Returned,
+    "waiting": Waiting,
     "retried": Retried,
     "ended": Ended,
     "group_noted": GroupNoted,
@@ -227,7 +272,7 @@ def encode(entry: Entry) -> str:
 
 
 def decode(line: str, where: str = "journal.jsonl") -> Entry:
-    """The entry of one line; `where` it is, for errors. Raises UserError if the line is of a newer version, of an unknown type or damaged."""
+    """The entry of one line; `where` it is, for errors. Raises UserError if it is of a newer version, of an unknown type or damaged."""
     try:
         raw = json.loads(line)
         version, seq, t, kind = raw.pop("v"), raw.pop("seq"), raw.pop("t"), raw.pop("type")
@@ -236,9 +281,7 @@ def decode(line: str, where: str = "journal.jsonl") -> Entry:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(Problem(where, f"a damaged line: {line[:80]!r} ({error})", "restore the file from a copy")) from None
     if version != VERSION:
-        raise UserError(
-            Problem(where, f"version {version} of the journal", f"use the Phasetune that wrote it; this one reads {VERSION}")
-        )
+        raise UserError(Problem(where, f"version {version} of the journal", f"use the Phasetune that wrote it; this one reads {VERSION}"))
     cls = EVENT_TYPES.get(kind)
     if cls is None:
         raise UserError(Problem(where, f"an event of unknown type '{kind}'", "use the Phasetune that wrote it"))

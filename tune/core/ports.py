@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from tune.core.permits import Wait
+
 Decision = Literal["continue", "stop"]
 TrialState = Literal["complete", "pruned", "failed"]
 Values = tuple[float, ...]  # one value an objective, in the goal's order
@@ -26,6 +28,42 @@ class Outcome:
 
     metrics: Mapping[str, float] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Reserve:
+    """May `usd` dollars of the study's budget be held for `what`? Answered by a bool; True holds them until they are spent or the
+    trial ends. Asking again for the same `what` replaces what was held for it."""
+
+    what: str
+    usd: float
+
+
+@dataclass(frozen=True)
+class Spend:
+    """`usd` dollars were spent on `what`, as billed; what was reserved for it is let go. Answered by True."""
+
+    what: str
+    usd: float
+
+
+@dataclass(frozen=True)
+class Use:
+    """May this trial use `amount` of the limited service `what` now? Answered by None (it holds it now) or by a Wait."""
+
+    what: str
+    amount: float = 1.0
+
+
+@dataclass(frozen=True)
+class Return:
+    """The trial gives the service back. Answered by True."""
+
+    what: str
+
+
+Question = Reserve | Spend | Use | Return
+Answer = bool | Wait | None
 
 
 class Reporter(Protocol):
@@ -56,6 +94,10 @@ class Reporter(Protocol):
         called on every rank before the report is sent, the folder is put in place atomically, and the report travels with it,
         so that a kill between the two repeats nothing. Raises FailTrial for a metric that is undeclared or not finite.
         """
+        ...
+
+    def ask(self, question: Question) -> Answer:
+        """Ask the study for something that its trials share: money, a turn at a limited service. One rank asks; nobody waits."""
         ...
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tune.core.cost import Budget
 from tune.core.goal import Goal
 from tune.core.journal import Role
+from tune.core.permits import Permit
 from tune.core.ports import Point
 
 
@@ -17,6 +18,7 @@ class Rules:
     """What the search obeys.
 
     cpus, gpus: what one running trial holds; its time is charged by them. finalists: the best k trials are run again over n seeds.
+    permits: limits of outside services that all trials share, by name.
     infeasible: point -> limits that it breaks before it has run, with the amounts (see Goal); None if nothing can say.
     """
 
@@ -30,6 +32,7 @@ class Rules:
     baseline: bool = False
     finalists: tuple[int, int] = (0, 0)
     refit: bool = False
+    permits: Mapping[str, Permit] = field(default_factory=dict)
     infeasible: Callable[[Point], Mapping[str, float]] | None = None
 
     @property

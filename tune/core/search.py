@@ -10,12 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
-from tune.core.cost import Use, exceeded
 from tune.core.errors import FailTrial, Problem, UserError
 from tune.core.fold import JournalWriter, StudyFold, TrialView
 from tune.core.journal import (
     INFEASIBLE,
-    Charged,
     Ended,
     Entry,
     Event,
@@ -34,7 +32,19 @@ from tune.core.journal import (
     Suggested,
     WarmStarted,
 )
-from tune.core.ports import GO_ON, Decision, PastTrial, Point, Sampler, Scheduler, Values, Verdict
+from tune.core.ledger import Ledger
+from tune.core.ports import (
+    GO_ON,
+    Answer,
+    Decision,
+    PastTrial,
+    Point,
+    Question,
+    Sampler,
+    Scheduler,
+    Values,
+    Verdict,
+)
 from tune.core.rules import Assignment, Rules, trial_seed
 
 SAMPLER_STATE_EVERY = 64  # suggestions between two records of the sampler's random state
@@ -47,6 +57,7 @@ class Search:
 
     def __init__(self, rules: Rules, sampler: Sampler, scheduler: Scheduler, journal: JournalWriter):
         self.rules, self.sampler, self.scheduler, self.journal = rules, sampler, scheduler, journal
+        self.ledger = Ledger(rules, journal)
         self.fold.goal = rules.goal
         self._active: set[str] = set()  # handed out in this session and not over
         self._told_to_stop: set[str] = set()
@@ -121,7 +132,7 @@ class Search:
             self._replay_one(warm, adopt=False)
         for name in [*self.fold.running, *self.fold.paused]:
             trial = self.fold.trials[name]
-            self._charge_time(trial, until=last_sign)
+            self.ledger.charge_time(trial, until=last_sign)
             if trial.decided_stop or trial.stop_asked:
                 self._end_stopped(trial)
 
@@ -256,7 +267,7 @@ class Search:
     def finish(self, trial: str, metrics: Mapping[str, float], files: Mapping[str, str]) -> None:
         """The recipe returned. A trial cut short by an interruption or a pause stays open."""
         view = self.fold.trials[trial]
-        self._charge_time(view)
+        self.ledger.charge_time(view)
         # A recipe that was cut short returns no final metrics; one that was told to stop after its last step may have them.
         whole = bool(metrics) or trial not in self._told_to_stop
         if view.decided_stop or (view.stop_asked and not whole):
@@ -280,14 +291,14 @@ class Search:
 
     def fail(self, trial: str, reason: str, detail: str) -> None:
         view = self.fold.trials[trial]
-        self._charge_time(view)
+        self.ledger.charge_time(view)
         violations = {"memory": 1.0} if reason in TOO_LARGE else {}
         self._end(view, Ended(trial, "failed", reason=reason, detail=detail, violations=violations))
 
     def retry(self, trial: str, reason: str, detail: str) -> None:
         """Something that may pass hit the trial: it will be handed out again, or fail by that name after `max_retries`."""
         view = self.fold.trials[trial]
-        self._charge_time(view)
+        self.ledger.charge_time(view)
         if view.decided_stop or view.stop_asked:  # it was over but for its last word
             self._end_stopped(view)
         elif self._interrupting or view.state == "paused":
@@ -298,9 +309,9 @@ class Search:
             self.journal.write(Retried(trial, view.attempt, reason, detail))
             self._active.discard(trial)
 
-    def charge_usd(self, trial: str, usd: float) -> None:
-        """Money spent by a trial, as soon as it is known."""
-        self.journal.write(Charged(trial, 0.0, 0.0, usd))
+    def ask(self, trial: str, question: Question) -> Answer:
+        """What a running trial asks of the study: money from the budget, a turn at a limited service."""
+        return self.ledger.answer(trial, question)
 
     def note(self, event: GroupNoted | Noted) -> None:
         self.journal.write(event)
@@ -361,13 +372,6 @@ class Search:
         self.sampler.tell(event.trial, event.state, tuple(event.values), sum(event.violations.values()))
         self.scheduler.remove(event.trial)
 
-    def _charge_time(self, view: TrialView, until: float | None = None) -> None:
-        """Charge what the running attempt has held so far."""
-        if view.attempt_at is None:
-            return
-        seconds = max(0.0, (self.journal.now() if until is None else until) - view.attempt_at)
-        self.journal.write(Charged(view.trial, round(seconds * self.rules.cpus, 3), round(seconds * self.rules.gpus, 3), 0.0))
-
     def _failures(self) -> str:
         return ", ".join(sorted({t.reason for t in self.fold.of_role("search") if t.state == "failed"}))
 
@@ -380,15 +384,7 @@ class Search:
             self._draining = "asked to stop"
         if self._draining:
             return
-        now = self.journal.now()
-        since = (self.fold.trials[trial].attempt_at for trial in self._active)
-        held_s = sum(max(0.0, now - at) for at in since if at is not None)
-        use = Use(
-            wall_s=self.fold.active_seconds + max(0.0, now - self.fold.last_t),
-            gpu_seconds=self.fold.gpu_seconds + held_s * self.rules.gpus,
-            usd=self.fold.usd,
-        )
-        self._draining = exceeded(self.rules.budget, use) or ""
+        self._draining = self.ledger.limit_reached(self._active)
 
 
 def _verdict_of(event: Reported) -> Verdict:

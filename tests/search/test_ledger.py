@@ -1,0 +1,91 @@
+"""Money is held before it is spent and turns are given once: no two trials pass a limit together, and a resume remembers."""
+
+from __future__ import annotations
+
+from tests.search.fakes import METRIC, MemoryStore, entries, make_search, rules_of
+from tune.core.cost import Budget
+from tune.core.permits import Permit, Wait
+from tune.core.ports import Reserve, Return, Spend, Use
+from tune.core.rules import Assignment
+from tune.core.search import Search
+
+BUDGET = rules_of(seed=1, slots=2, trials=5, budget=Budget(trials=5, usd=10.0), permits={"jobs": Permit(at_once=1)})
+
+
+def two_running(store: MemoryStore) -> tuple[Search, str, str]:
+    search = make_search(store, BUDGET, asha=False)
+    search.begin(None, "fake")
+    names = []
+    for slot in range(2):
+        found = search.next()
+        assert isinstance(found, Assignment)
+        search.started(found.trial, slot)
+        names.append(found.trial)
+    return search, names[0], names[1]
+
+
+def resumed(store: MemoryStore) -> Search:
+    again = make_search(store, BUDGET, asha=False)
+    again.replay(entries(store))
+    again.begin(None, "fake")
+    return again
+
+
+def test_two_trials_cannot_hold_more_than_the_budget_together() -> None:
+    search, a, b = two_running(MemoryStore())
+    assert search.ask(a, Reserve("phase 1", 6.0)) is True
+    assert search.ask(b, Reserve("phase 1", 6.0)) is False
+    assert search.ask(b, Reserve("phase 1", 4.0)) is True
+
+
+def test_a_bill_lets_go_what_was_held_for_it_and_counts_itself() -> None:
+    search, a, b = two_running(MemoryStore())
+    search.ask(a, Reserve("phase 1", 6.0))
+    search.ask(a, Spend("phase 1", 5.0))
+    assert (search.fold.usd, search.fold.reserved_usd) == (5.0, 0.0)
+    assert search.ask(b, Reserve("phase 1", 5.0)) is True
+    assert search.ask(b, Reserve("phase 1", 5.5)) is False, "asking again replaces what was held, it does not free it"
+
+
+def test_an_ended_trial_holds_nothing() -> None:
+    search, a, b = two_running(MemoryStore())
+    search.ask(a, Reserve("phase 1", 9.0))
+    search.ask(a, Use("jobs"))
+    search.finish(a, {METRIC: 0.5}, {})
+    assert search.fold.reserved_usd == 0.0
+    assert search.ask(b, Reserve("phase 1", 9.0)) is True
+    assert search.ask(b, Use("jobs")) is None
+
+
+def test_a_resume_remembers_what_is_held_and_by_whom() -> None:
+    store = MemoryStore()
+    search, a, b = two_running(store)
+    search.ask(a, Reserve("phase 1", 8.0))
+    search.ask(a, Use("jobs"))
+    again = resumed(store)
+    assert again.ask(b, Reserve("phase 1", 3.0)) is False
+    assert isinstance(again.ask(b, Use("jobs")), Wait)
+    assert again.ask(a, Use("jobs")) is None
+    again.ask(a, Return("jobs"))
+    assert again.ask(b, Use("jobs")) is None
+
+
+def test_who_waits_and_for_what_is_told_once_and_forgotten_when_it_is_over() -> None:
+    store = MemoryStore()
+    search, a, b = two_running(store)
+    search.ask(a, Use("jobs"))
+    for _ in range(5):
+        search.ask(b, Use("jobs"))
+    assert search.fold.trials[b].waiting == f"for jobs: {a} holds jobs (1 at once)"
+    assert sum(type(e.event).__name__ == "Waiting" for e in entries(store)) == 1
+    search.ask(a, Return("jobs"))
+    search.ask(b, Use("jobs"))
+    assert search.fold.trials[b].waiting == ""
+
+
+def test_money_spent_ends_the_study_when_the_budget_is_used_up() -> None:
+    search, a, b = two_running(MemoryStore())
+    search.ask(a, Spend("phase 1", 10.0))
+    assert search.report(b, 0, {METRIC: 0.1}) == "stop"
+    search.finish(b, {}, {})
+    assert search.fold.trials[b].reason == "budget" and "budget.usd: $10.00 of $10.00" in search.fold.trials[b].detail
