@@ -31,7 +31,7 @@ def test_wilsons_interval_of_156_of_180() -> None:
 
 
 def test_the_paired_test_uses_the_seeds_that_both_have() -> None:
-    a, b = {"s0": 0.70, "s1": 0.72, "s2": 0.71, "s9": 0.1}, {"s0": 0.68, "s1": 0.71, "s2": 0.68}
+    a, b = {0: 0.70, 1: 0.72, 2: 0.71, 9: 0.1}, {0: 0.68, 1: 0.71, 2: 0.68}
     test = intervals.over_seeds(a, b)
     assert test is not None and test.n == 3
     assert test.difference == pytest.approx(0.02)
@@ -39,14 +39,20 @@ def test_the_paired_test_uses_the_seeds_that_both_have() -> None:
     assert not test.significant
 
 
+def test_repeats_without_a_common_seed_are_compared_unpaired() -> None:
+    test = intervals.over_seeds({1: 0.70, 2: 0.72, 3: 0.71}, {4: 0.68, 5: 0.69, 6: 0.67})
+    assert test is not None and test.how == "Welch's t test over 3 and 3 seeds"
+    assert test.p == pytest.approx(0.0213, abs=1e-3)  # t = 0.03 / (0.01 * sqrt(2 / 3)) = 3.67 with 4 degrees of freedom
+
+
 def test_one_common_seed_gives_no_test() -> None:
-    assert intervals.over_seeds({"s0": 1.0, "s1": 2.0}, {"s1": 1.0, "s2": 2.0}) is None
+    assert intervals.over_seeds({0: 1.0, 1: 2.0}, {1: 1.0, 2: 2.0}) is None
 
 
 @pytest.mark.parametrize(("shift", "p"), [(0.0, 1.0), (0.01, 0.0)])
 def test_differences_without_spread_are_decided_without_a_division_by_zero(shift: float, p: float) -> None:
-    a = {"s0": 0.5 + shift, "s1": 0.6 + shift, "s2": 0.7 + shift}
-    test = intervals.over_seeds(a, {"s0": 0.5, "s1": 0.6, "s2": 0.7})
+    a = {0: 0.5 + shift, 1: 0.6 + shift, 2: 0.7 + shift}
+    test = intervals.over_seeds(a, {0: 0.5, 1: 0.6, 2: 0.7})
     assert test is not None and test.p == p
 
 

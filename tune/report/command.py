@@ -8,6 +8,7 @@ from pathlib import Path
 
 from trainables.catalog import CATALOG, metrics_of
 from tune.adapters.journal_file import read_lines
+from tune.adapters.study_dir import is_running
 from tune.core.errors import Problem, UserError
 from tune.core.fold import TrialView
 from tune.core.journal import decode_all
@@ -44,7 +45,7 @@ def read_facts(study_dir: Path) -> Facts:
         except (OSError, UnicodeDecodeError):
             return None
 
-    return Facts.of(str(study_dir), entries, _metrics_of, read_file)
+    return Facts.of(str(study_dir), entries, _metrics_of, read_file, is_running(study_dir))
 
 
 def write_report(study_dir: Path) -> tuple[Written, Document]:

@@ -18,7 +18,7 @@ from tune.report import intervals
 from tune.report.facts import PREDICTIONS, Facts
 from tune.report.front import Box
 from tune.report.published import Published
-from tune.summary import all_metrics, state_of
+from tune.summary import all_metrics
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Comparison:
             "best": self.best.label if self.best else None,
             "test": None
             if self.test is None
-            else {"how": self.test.how, "pairs": self.test.n, "difference": self.test.difference, "p": self.test.p}
+            else {"how": self.test.how, "n": self.test.n, "difference": self.test.difference, "p": self.test.p}
             | {"significant": self.test.significant, "interval": _span(self.test.interval)},
             "no_test": self.no_test or None,
             "published": None if self.published is None else self.published.model_dump(mode="json"),
@@ -190,7 +190,7 @@ def _as_json(each: Compared) -> dict[str, Any]:
     return {
         "study": each.facts.name,
         "dir": each.facts.where,
-        "state": state_of(fold),
+        "state": each.facts.state,
         "trials": {state: fold.count(state) for state in ("complete", "pruned", "failed")},
         "best": None
         if each.winner is None

@@ -12,7 +12,6 @@ from tune.report.document import Card, Document, Figure, Section, Table
 from tune.report.plot_base import BLUE, ORANGE, SERIES, plain, plot
 from tune.report.published import PublishedResult
 from tune.report.wording import count, money, number, p_value, seconds, setting, titled, with_unit
-from tune.summary import state_of
 
 
 def comparison_page(found: Comparison) -> Document:
@@ -52,7 +51,7 @@ def ranking(found: Comparison) -> Section:
     for each in found.studies:
         fold = each.facts.fold
         devices = f"{seconds(fold.gpu_seconds)} GPU" if fold.gpu_seconds else f"{seconds(fold.cpu_seconds)} CPU"
-        row = [each.label, state_of(fold), each.winner.trial if each.winner else "-", number(each.value, found.unit)]
+        row = [each.label, each.facts.state, each.winner.trial if each.winner else "-", number(each.value, found.unit)]
         row += [_span(each.interval, found.unit) or "-", each.sure]
         row += [f"{taken[each.label]:.3f}"] if taken else []
         row += [f"{len(each.facts.searched):,}", seconds(fold.active_seconds), devices, money(fold.usd)]

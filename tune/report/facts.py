@@ -16,12 +16,13 @@ from tune.core.fold import StudyFold, TrialView
 from tune.core.goal import Goal
 from tune.core.journal import Entry
 from tune.core.metrics import Metric, MetricSet
+from tune.core.rules import trial_seed
 from tune.core.space import Space
 from tune.core.space_text import parse_space
 from tune.report import intervals, predictions
 from tune.report.predictions import Predictions
 from tune.report.timeline import Timeline, timeline
-from tune.summary import all_metrics
+from tune.summary import all_metrics, state_of
 
 ReadFile = Callable[[TrialView, str], str | None]  # (trial, path relative to its folder) -> text
 AGREES_WITHIN = 1e-3  # a file of answers that gives another metric than was reported is not of this training
@@ -46,16 +47,24 @@ class Facts:
     timeline: Timeline
     metrics: MetricSet | None
     read_file: ReadFile
+    running: bool = False
 
     @classmethod
-    def of(cls, where: str, entries: Sequence[Entry], metrics_of: Callable[[str], MetricSet | None], read_file: ReadFile) -> Facts:
-        """Raises UserError if the journal has no first event yet."""
+    def of(
+        cls,
+        where: str,
+        entries: Sequence[Entry],
+        metrics_of: Callable[[str], MetricSet | None],
+        read_file: ReadFile,
+        running: bool = False,
+    ) -> Facts:
+        """`running`: a process holds the study now. Raises UserError if the journal has no first event yet."""
         fold = StudyFold.of(entries)
         if fold.started is None or fold.goal is None:
             raise UserError(Problem(f"{where}: journal.jsonl", "it has no first event yet", "look again in a moment"))
         trainable = fold.started.resolved.get("trainable")
         kind = trainable.get("kind") if isinstance(trainable, Mapping) else None
-        return cls(where, fold, timeline(entries), metrics_of(str(kind)), read_file)
+        return cls(where, fold, timeline(entries), metrics_of(str(kind)), read_file, running)
 
     # -- the study ------------------------------------------------------------------------------------------------------------
 
@@ -68,6 +77,11 @@ class Facts:
     def environment(self) -> Mapping[str, Any]:
         assert self.fold.started is not None
         return self.fold.started.environment
+
+    @property
+    def state(self) -> str:
+        """done, failed, interrupted, running, or open after a kill."""
+        return "running" if self.running and self.fold.ended is None else state_of(self.fold)
 
     @property
     def name(self) -> str:
@@ -119,16 +133,16 @@ class Facts:
         return self.fold.winner
 
     @cached_property
-    def repeats(self) -> dict[str, dict[str, TrialView]]:
-        """trial -> seed's name -> its finalist, of every trial that was repeated."""
-        found: dict[str, dict[str, TrialView]] = {}
+    def repeats(self) -> dict[str, dict[int, TrialView]]:
+        """trial -> seed -> its finalist, of every trial that was repeated."""
+        found: dict[str, dict[int, TrialView]] = {}
         for view in self.fold.of_role("finalist"):
             if view.in_the_running:
-                found.setdefault(view.of, {})[view.trial.rpartition("-")[2]] = view
+                found.setdefault(view.of, {})[trial_seed(self.seed, view.trial)] = view
         return found
 
-    def repeated_values(self, trial: str, metric: str) -> dict[str, float]:
-        """seed's name -> this metric of the finalists of a trial."""
+    def repeated_values(self, trial: str, metric: str) -> dict[int, float]:
+        """seed -> this metric of the finalists of a trial."""
         views = self.repeats.get(trial, {})
         return {seed: values for seed, view in views.items() if (values := self.metric_of(view, metric)) is not None}
 

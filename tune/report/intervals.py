@@ -27,7 +27,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Test:
-    """`difference`: mean of winner minus runner-up, in the metric's own unit. `n`: pairs."""
+    """`difference`: mean of winner minus runner-up, in the metric's own unit. `n`: pairs, or values where there are none."""
 
     __test__ = False  # no test class, whatever its name says
 
@@ -77,11 +77,11 @@ def of_share(share: float, n_items: int) -> Interval:
     return Interval(float(found.low), float(found.high), f"95 % interval for {n_items:,} test items (Wilson, ours)")
 
 
-def over_seeds(winner: Mapping[str, float], runner_up: Mapping[str, float]) -> Test | None:
-    """Paired t test over the seeds (keys) that both were repeated with; None below two pairs."""
+def over_seeds(winner: Mapping[int, float], runner_up: Mapping[int, float]) -> Test | None:
+    """Paired t test over the seeds (keys) that both were repeated with, or Welch's where they share none; None below two repeats."""
     seeds = [seed for seed in winner if seed in runner_up]
     if len(seeds) < 2:
-        return None
+        return _unpaired(list(winner.values()), list(runner_up.values())) if not seeds else None
     differences = np.array([winner[seed] - runner_up[seed] for seed in seeds])
     mean = float(differences.mean())
     how = f"paired t test over {len(seeds)} seeds"
@@ -90,6 +90,19 @@ def over_seeds(winner: Mapping[str, float], runner_up: Mapping[str, float]) -> T
     found = stats.ttest_1samp(differences, 0.0)
     low, high = found.confidence_interval(LEVEL)
     return Test(how, len(seeds), mean, float(found.pvalue), Interval(float(low), float(high), "95 % interval of the difference"))
+
+
+def _unpaired(winner: Sequence[float], runner_up: Sequence[float]) -> Test | None:
+    if min(len(winner), len(runner_up)) < 2:
+        return None
+    mean = float(np.mean(winner) - np.mean(runner_up))
+    how = f"Welch's t test over {len(winner)} and {len(runner_up)} seeds"
+    n = len(winner) + len(runner_up)
+    if np.ptp(winner) == 0 and np.ptp(runner_up) == 0:  # no spread: t is not defined
+        return Test(how, n, mean, 1.0 if mean == 0 else 0.0, None)
+    found = stats.ttest_ind(winner, runner_up, equal_var=False)
+    low, high = found.confidence_interval(LEVEL)
+    return Test(how, n, mean, float(found.pvalue), Interval(float(low), float(high), "95 % interval of the difference"))
 
 
 def over_items(winner_right: np.ndarray, runner_up_right: np.ndarray, seed: int) -> Test | None:

@@ -54,7 +54,7 @@ def table_lines(table: Table, most: int | None = MOST_ROWS) -> Iterator[str]:
 
 def figure_id(name: str) -> str:
     """A name as an anchor."""
-    return "figure-" + re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")
+    return "figure-" + re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-")
 
 
 def escaped(text: str) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import plotly.graph_objects as go
 
+from tune.core.goal import Limit
 from tune.report.document import Figure
 from tune.report.facts import Facts
 from tune.report.front import Box, history
@@ -34,6 +36,7 @@ def pareto(facts: Facts) -> list[Figure]:
             if trials:
                 shape = {"dash": "dot", "width": 1, "color": colour}
                 data.append(go.Scatter(x=xs, y=ys, text=texts, mode=mode, name=name, marker=marks, line=shape, hovertemplate=HOVER))
+        shapes = [shape for limit in goal.limits for shape in _limit_lines(limit, a.name, b.name)]
         best = " and ".join(f"{'more' if o.mode == 'max' else 'less'} {o.name}" for o in (a, b))
         figures.append(
             Figure(
@@ -42,6 +45,7 @@ def pareto(facts: Facts) -> list[Figure]:
                 f"{b.name} against {a.name} of {len(facts.measured)} complete trials, {len(front)} of them on the Pareto front.",
                 plot(
                     data,
+                    shapes=shapes,
                     xaxis={"title": {"text": plain(titled(a.name, facts.unit(a.name)))}},
                     yaxis={"title": {"text": plain(titled(b.name, facts.unit(b.name)))}},
                 ),
@@ -72,3 +76,14 @@ def hypervolume(facts: Facts) -> Figure | None:
         ),
         height_px=280,
     )
+
+
+def _limit_lines(limit: Limit, across: str, up: str) -> list[dict[str, Any]]:
+    """Dashed lines at the ends of a limit, where one of the axes is its metric."""
+    line = {"color": RED, "dash": "dash", "width": 1.5}
+    ends = [end for end in (limit.min, limit.max) if end is not None]
+    if limit.name == across:
+        return [{"type": "line", "x0": x, "x1": x, "yref": "paper", "y0": 0, "y1": 1, "line": line} for x in ends]
+    if limit.name == up:
+        return [{"type": "line", "y0": y, "y1": y, "xref": "paper", "x0": 0, "x1": 1, "line": line} for y in ends]
+    return []

@@ -15,7 +15,7 @@ from tune.report.reproduce import reproduction
 from tune.report.section_result import result
 from tune.report.section_trials import all_trials, confusions, costs, failures, phases, slots
 from tune.report.wording import count, money, number, seconds, setting, titled, with_unit
-from tune.summary import all_metrics, state_of
+from tune.summary import all_metrics
 
 
 def report(facts: Facts, importance: Importance) -> Document:
@@ -30,7 +30,7 @@ def report(facts: Facts, importance: Importance) -> Document:
     if facts.measured:
         sections.append(what_mattered(facts, groups))
     sections += [*phases(facts), *confusions(facts), *slots(facts), failures(facts), costs(facts), all_trials(facts), reproduction(facts)]
-    return Document(facts.name, headline(facts), (state_of(facts.fold),), cards(facts), tuple(sections))
+    return Document(facts.name, headline(facts), (facts.state,), cards(facts), tuple(sections))
 
 
 def headline(facts: Facts) -> str:
@@ -102,7 +102,7 @@ def fronts(facts: Facts) -> Section:
     )
     table = Table("Trials on the front", head, rows, frozenset(range(1, len(head) - 1)), folded=len(rows) > 8)
     figures = (*pareto(facts), *([figure] if figure else []))
-    return Section("pareto", "Pareto front", text, figures=figures, tables=(table,))
+    return Section("pareto", "Pareto front", text, figures=figures, tables=(table,) if rows else ())
 
 
 def progress(facts: Facts) -> Section:
