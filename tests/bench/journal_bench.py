@@ -50,7 +50,7 @@ def long_journal(trials: int, steps: int) -> list[str]:
     def write(event: Event) -> None:
         lines.append(encode(Entry(len(lines), clock.now(), event)))
 
-    write(StudyStarted("long", "digest", {}, {}))
+    write(StudyStarted("long", "digest", {"metric": {"name": METRIC, "mode": "max"}}, {}))
     write(SessionStarted(1, 1, "bench"))
     for i in range(trials):
         name, point = f"t{i:04d}", SPACE.sample(rng)

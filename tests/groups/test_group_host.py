@@ -56,7 +56,7 @@ class Group:
             self.notes.append(message[1:3])
 
     async def end(self, rank: int, end: End, rss: int = MIB) -> None:
-        await self.host.end(1, rank, end, rss, rss)
+        await self.host.end(1, rank, end, rss)
 
 
 def play(story: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -72,19 +72,6 @@ def test_every_rank_gets_the_same_order_and_the_same_decision(tmp_path: Path):
         assert not asked[0].done()
         await group.host.answer("t0000", "stop")
         assert await asyncio.gather(*asked) == [("decision", "stop")] * 2
-
-    play(story)
-
-
-def test_use_is_measured_from_lease_to_release(tmp_path: Path):
-    async def story() -> None:
-        group = await Group(tmp_path, 2).up()
-        await group.taken()
-        group.now = 3.0
-        await group.end(0, End("done", metrics={"val/score": 1.0}), 5 * MIB)
-        await group.end(1, End("done"), 7 * MIB)
-        use = {"cpu_seconds": 12.0, "gpu_seconds": 0.0, "rss_bytes": 7 * MIB}
-        assert await group.message() == ("done", {"val/score": 1.0}, {}, use)
 
     play(story)
 
@@ -149,7 +136,7 @@ def test_a_rank_that_never_reaches_the_report_ends_the_trial_as_hung(tmp_path: P
         group = await Group(tmp_path, 2, SOON).up()
         await group.taken()
         waiting = asyncio.ensure_future(group.host.report(1, 0, 4, {}, None))
-        kind, reason, detail, _ = await group.message()
+        kind, reason, detail = await group.message()
         assert (kind, reason) == ("retry", "worker_hung")
         assert detail == "rank 1 did not reach report of step 4 within 0.02 s of the others"
         assert await waiting == ("leave",)
@@ -294,7 +281,7 @@ def test_a_storage_that_cannot_be_written_fails_the_trial_by_name(tmp_path: Path
         (tmp_path / "file").write_text("not a folder")
         group = await Group(tmp_path / "file").up()
         await group.host.run(group.order("t0000"))
-        kind, reason, detail, _ = await group.message()
+        kind, reason, detail = await group.message()
         assert (kind, reason) == ("failed", "not_a_directory_error")
         assert "file" in detail
 

@@ -94,12 +94,10 @@ def two(ray_session: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     group.close()
 
 
-def test_a_trial_streams_reports_and_ends_with_its_outcome_and_use(one: Lessee):
+def test_a_trial_streams_reports_and_ends_with_its_outcome(one: Lessee):
     *reports, end = one.run("t0000", "steps", epochs=3)
     assert [report[1] for report in reports] == [0, 1, 2]
     assert end[:3] == ("done", {"val/score": 1.0}, {"started_at": "0"})
-    assert end[3]["cpu_seconds"] > 0
-    assert end[3]["rss_bytes"] > 1 << 20
     assert "step 2 on rank 0" in (one.folder / "t0000" / "worker-0.log").read_text()
 
 
@@ -121,7 +119,7 @@ def test_a_killed_worker_ends_the_trial_by_name_and_the_next_attempt_goes_on_fro
         if step < 1:
             one.answer("t0002", "continue")
     os.kill(one.group.ready()["pids"][0], signal.SIGKILL)
-    kind, reason, detail, _ = one.next("t0002")
+    kind, reason, detail = one.next("t0002")
     assert (kind, reason) == ("retry", "worker_lost")
     assert detail.startswith("rank 0: Worker unexpectedly exits")
     *reports, end = one.run("t0002", "steps", attempt=1, epochs=4)
@@ -189,7 +187,7 @@ def test_a_rank_that_dies_while_the_other_waits_ends_the_trial(two: Lessee):
 
 
 def test_a_hung_rank_ends_the_trial_by_name_and_the_next_one_works(two: Lessee):
-    kind, reason, detail, _ = two.run("t0007", "hangs")[-1]
+    kind, reason, detail = two.run("t0007", "hangs")[-1]
     assert (kind, reason, detail) == ("retry", "worker_hung", "rank 1 did not reach report of step 0 within 5 s of the others")
     assert two.run("t0008", "all_reduce")[-1][0] == "done"
 

@@ -11,7 +11,6 @@ import gc
 import re
 import shutil
 import sys
-import time
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -95,18 +94,14 @@ def free_memory() -> None:
 def run_in_foreground(
     order: Order,
     on_report: Callable[[int, dict[str, float]], Decision],
-    cpus: float = 1,
     gpus: float = 0,
     on_ask: Callable[[Question], Answer] = lambda question: True,
 ) -> tuple[Any, ...]:
     """Run a trial in this process, so that a breakpoint in the recipe works. Returns its last message as a group would send
     it. An error of `on_report` that is not a FailTrial is raised."""
-    import psutil
-
     workdir = Path(order.workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     checkpoint.recover(workdir)
-    started = time.monotonic()
     device = "cpu"
     if gpus:
         import torch
@@ -116,10 +111,8 @@ def run_in_foreground(
     end = attempt(order, ChannelReporter(order, channel, 0, 1, device))
     if channel.error is not None:
         raise channel.error
-    seconds = time.monotonic() - started
-    use = {"cpu_seconds": seconds * cpus, "gpu_seconds": seconds * gpus, "rss_bytes": psutil.Process().memory_info().rss}
     free_memory()
-    return end.message(use)
+    return end.message()
 
 
 class _Foreground:

@@ -45,7 +45,6 @@ class _Lease:
     """One order on the slot, from `run` to its last message."""
 
     order: Order
-    started: float
     taken: set[int] = field(default_factory=set)
     ends: dict[int, End] = field(default_factory=dict)
     meetings: dict[str, _Meeting] = field(default_factory=dict)
@@ -56,7 +55,6 @@ class _Lease:
     timer: asyncio.TimerHandle | None = None
     abandoned: bool = False
     over: bool = False
-    rss_bytes: int = 0
 
 
 class Host:
@@ -94,7 +92,7 @@ class Host:
             self._abandon(holder)
             if not await self._bell.until(lambda: holder.over, self._limits.straggle_s):  # noqa: B023 - awaited here
                 self._lose("abandoned", f"{holder.order.trial} did not leave")
-        workdir, lease = Path(order.workdir), _Lease(order, self._clock())
+        workdir, lease = Path(order.workdir), _Lease(order)
         trouble = await asyncio.to_thread(_prepare, workdir)
         self._lease = self._mail[order.trial] = lease
         if trouble is not None:
@@ -107,7 +105,7 @@ class Host:
         """The trial's next message in order, or None when `timeout_s` have passed without one."""
         lease = self._mail.get(trial)
         if lease is None:
-            return "retry", "lease_unknown", f"no lease of {trial} on this group", {}
+            return "retry", "lease_unknown", f"no lease of {trial} on this group"
         if not await self._bell.until(lambda: bool(lease.messages or self._notes), timeout_s):
             return None
         if self._notes:
@@ -191,13 +189,12 @@ class Host:
         await self._bell.until(lambda: number in lease.answers or lease.abandoned or self._lease is not lease)
         return (lease.answers.pop(number),) if number in lease.answers else _LEAVE
 
-    async def end(self, generation: int, rank: int, end: End, rss_bytes: int, rss_after_bytes: int) -> None:
+    async def end(self, generation: int, rank: int, end: End, rss_after_bytes: int) -> None:
         """A rank's attempt is over. `rss_after_bytes` is what the process holds after it has cleaned up."""
         lease = self._lease
         if generation != self._generation or lease is None or rank not in lease.taken:
             return
         lease.ends[rank] = end
-        lease.rss_bytes = max(lease.rss_bytes, rss_bytes)
         self._base_rss_bytes = self._base_rss_bytes or rss_after_bytes
         if rss_after_bytes - self._base_rss_bytes > self._limits.rss_growth_bytes:
             self._leave(f"rank {rank} holds {rss_after_bytes >> 20} MiB, {self._base_rss_bytes >> 20} MiB after its first trial")
@@ -304,9 +301,7 @@ class Host:
         for timer in (lease.timer, *(meeting.timer for meeting in lease.meetings.values())):
             if timer is not None:
                 timer.cancel()
-        seconds = self._clock() - lease.started
-        use = {"cpu_seconds": seconds * self._shape.cpus, "gpu_seconds": seconds * self._shape.gpus, "rss_bytes": lease.rss_bytes}
-        lease.messages.append(end.message(use))
+        lease.messages.append(end.message())
         lease.over, self._lease = True, None
         self._bell.ring()
 

@@ -47,8 +47,8 @@ class End:
     in_step: bool = False
     spoilt: bool = False
 
-    def message(self, use: Mapping[str, float]) -> tuple[Any, ...]:
-        """("done", metrics, files, use) or ("failed" | "retry", reason, detail, use)."""
+    def message(self) -> tuple[Any, ...]:
+        """("done", metrics, files) or ("failed" | "retry", reason, detail)."""
         if self.kind == "done":
-            return "done", dict(self.metrics), dict(self.files), dict(use)
-        return self.kind, self.reason, self.detail, dict(use)
+            return "done", dict(self.metrics), dict(self.files)
+        return self.kind, self.reason, self.detail

@@ -55,15 +55,14 @@ def work(config: dict[str, Any]) -> None:
     order: Order | None
     while (order := ray.get(host.take.remote(generation, rank))) is not None:
         with output_in(Path(order.workdir) / f"worker-{rank}.log"):
-            end, rss_bytes = _run(order, _HostChannel(host, generation, rank), rank, world_size, device, process)
+            end = _run(order, _HostChannel(host, generation, rank), rank, world_size, device)
             free_memory()
-        ray.get(host.end.remote(generation, rank, end, rss_bytes, process.memory_info().rss))
+        ray.get(host.end.remote(generation, rank, end, process.memory_info().rss))
 
 
-def _run(order: Order, channel: _HostChannel, rank: int, world_size: int, device: str, process: Any) -> tuple[End, int]:
+def _run(order: Order, channel: _HostChannel, rank: int, world_size: int, device: str) -> End:
     """The attempt in a frame of its own, so that nothing of it lives on when memory is freed."""
-    end = attempt(order, ChannelReporter(order, channel, rank, world_size, device))
-    return end, process.memory_info().rss
+    return attempt(order, ChannelReporter(order, channel, rank, world_size, device))
 
 
 class _HostChannel:

@@ -45,9 +45,9 @@ class ForegroundExecutor:
 
             message = self._run_trial(assignment, on_report, on_ask)
             match message:
-                case ("done", metrics, files, *_):
+                case ("done", metrics, files):
                     self._search.finish(trial, metrics, files)
-                case ("failed", reason, detail, *_):
+                case ("failed", reason, detail):
                     self._search.fail(trial, reason, detail)
-                case ("retry", reason, detail, *_):
+                case ("retry", reason, detail):
                     self._search.retry(trial, reason, detail)

@@ -2,7 +2,7 @@
 
 A Tune trial is a feather-weight actor that needs no CPU: it gives its order to a leased worker group and passes the group's
 messages on, one a step. The decision goes straight back from the driver to the group, so a stop lands between two training steps
-and the trial's last word (metrics, files, measured use) is never lost. Nothing here can deadlock on CPUs: only groups hold them,
+and the trial's last word (metrics, files) is never lost. Nothing here can deadlock on CPUs: only groups hold them,
 and there are never more trials than slots. Resume is `Search.replay`, not `Tuner.restore`.
 """
 
@@ -62,7 +62,7 @@ class LeasedTrial(Trainable):
             while message is None:
                 message = ray.get(host.next.remote(self._order.trial, _POLL_S))
         except (ray.exceptions.RayActorError, ValueError) as error:
-            message = ("retry", "group_lost", f"the worker group's host is gone: {str(error).splitlines()[0]}", {})
+            message = ("retry", "group_lost", f"the worker group's host is gone: {str(error).splitlines()[0]}")
         return {"message": message, "done": message[0] in ("done", "failed", "retry")}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
@@ -172,16 +172,16 @@ class RayTuneExecutor:
                 host.answer.remote(trial, decision)
             case ("ask", number, question):
                 host.tell.remote(trial, number, self._search.ask(trial, question))
-            case ("done", metrics, files, _):
+            case ("done", metrics, files):
                 self._search.finish(trial, metrics, files)
                 self._give_back(key)
-            case ("failed", "group_start_failed", detail, _):  # no fault of the trial: it stays open for a resume
+            case ("failed", "group_start_failed", detail):  # no fault of the trial: it stays open for a resume
                 self._search.note(GroupNoted(lease.slot, "lost", detail))
                 raise StopStudy("group_start_failed", detail, "look at the cluster's free CPUs and GPUs and at Ray's worker logs")
-            case ("failed", reason, detail, _):
+            case ("failed", reason, detail):
                 self._search.fail(trial, reason, detail)
                 self._give_back(key)
-            case ("retry", reason, detail, _):
+            case ("retry", reason, detail):
                 self._search.note(GroupNoted(lease.slot, "lost", f"{reason}: {detail}"))
                 self._search.retry(trial, reason, detail)
                 if reason == "group_lost":
