@@ -16,6 +16,7 @@ from tune.core.errors import UserError
 from tune.core.journal import Ended, Entry, SessionStarted, Started, Suggested
 from tune.report.command import read_facts, write_report
 from tune.report.document import Document
+from tune.report.plots_trials import rungs
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
 
@@ -171,7 +172,32 @@ def test_failed_trials_alone_are_told_by_reason(tmp_path: Path) -> None:
 def test_few_trials_carry_a_warning_at_the_importances(tmp_path: Path) -> None:
     document, _, _ = report_of(tmp_path, events_of("few", 12))
     [parameters] = [section for section in document.sections if section.name == "parameters"]
-    assert parameters.warnings == ("fANOVA judged 4 parameters from 7 complete trials: too few for more than a hint.",)
+    assert parameters.warnings == ("fANOVA judged 4 parameters from 10 trials: too few for more than a hint.",)
+
+
+def test_few_complete_trials_are_judged_where_more_of_them_stood(tmp_path: Path) -> None:
+    facts = read_facts(write(tmp_path / "study-1", events_of("made", 40)))
+    assert len(facts.measured) == 26
+    assert facts.comparable(20)[1] == "complete trials"
+    taken, where = facts.comparable(30)
+    assert (len(taken), where) == (34, "trials, as they stood after epoch 2")
+    assert all(cost == -dict(trial.curve)[2][made_study.METRIC] for trial, cost in taken)  # less is better
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "steps"),
+    [
+        ({"kind": "asha", "grace": 5, "factor": 4, "max": 50}, (5, 20)),
+        ({"kind": "asha", "form": "promote", "grace": 1, "factor": 3, "max": 10, "brackets": 2}, (1, 3, 9)),
+        ({"kind": "hyperband", "grace": 1, "factor": 3, "max": 10}, (1, 3, 9)),
+        ({"kind": "median", "grace": 2}, ()),
+        ({"kind": "of_tomorrow"}, ()),
+        (None, ()),
+    ],
+)
+def test_rungs_are_those_of_the_studys_ladders(tmp_path: Path, scheduler: dict[str, object] | None, steps: tuple[int, ...]) -> None:
+    facts = read_facts(write(tmp_path / "study-1", events_of("made", 4, scheduler=scheduler)))
+    assert rungs(facts) == steps
 
 
 def test_a_file_outside_the_trials_folder_is_never_opened(tmp_path: Path) -> None:

@@ -129,6 +129,12 @@ class Facts:
         return [trial for trial in self.searched if trial.state == "complete" and trial.values]
 
     @cached_property
+    def ranked(self) -> list[TrialView]:
+        """Search trials that can win: the winner, then the others by their place in the search."""
+        first = [self.winner] if self.winner is not None else []
+        return first + [trial for trial in self.fold.ranked() if all(trial.trial != w.trial for w in first)]
+
+    @cached_property
     def winner(self) -> TrialView | None:
         return self.fold.winner
 
@@ -145,6 +151,27 @@ class Facts:
         """seed -> this metric of the finalists of a trial."""
         views = self.repeats.get(trial, {})
         return {seed: values for seed, view in views.items() if (values := self.metric_of(view, metric)) is not None}
+
+    def comparable(self, least: int) -> tuple[list[tuple[TrialView, float]], str]:
+        """Trials with the first objective as less-is-better values that can be laid side by side, and where they were taken.
+
+        Complete trials; if those are fewer than `least`, the values at a step that more trials reached.
+        """
+        sign = -1.0 if self.goal.mode == "max" else 1.0
+        complete = [(trial, sign * trial.values[0]) for trial in self.measured]
+        if len(complete) >= least:
+            return complete, "complete trials"
+        at_step: dict[int, list[tuple[TrialView, float]]] = {}
+        for trial in self.searched:
+            for step, metrics in trial.curve:
+                if self.goal.metric in metrics:
+                    at_step.setdefault(step, []).append((trial, sign * metrics[self.goal.metric]))
+        # of the steps that most trials reached, the last; `least` of them is enough, so that a later step may be taken
+        reached = {step: min(len(found), least) for step, found in at_step.items()}
+        chosen = max(reached, key=lambda step: (reached[step], step), default=None)
+        if chosen is None or len(at_step[chosen]) <= len(complete):
+            return complete, "complete trials"
+        return at_step[chosen], f"trials, as they stood after {self.axis} {chosen}"
 
     def metric_of(self, trial: TrialView, metric: str) -> float | None:
         """The trial's value if it is an objective, else a metric of its end or of its last report."""

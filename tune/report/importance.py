@@ -26,7 +26,12 @@ class Importances:
     @property
     def too_few(self) -> bool:
         """Too few trials for more than a hint."""
-        return self.n_trials < max(20, FEW_TRIALS_PER_PARAMETER * len(self.shares))
+        return self.n_trials < enough_for(len(self.shares))
+
+
+def enough_for(n_parameters: int) -> int:
+    """Trials from which an importance is more than a hint (a rule of thumb)."""
+    return max(20, FEW_TRIALS_PER_PARAMETER * n_parameters)
 
 
 Importance = Callable[[Space, Sequence[tuple[Point, float]]], tuple[Importances, ...]]

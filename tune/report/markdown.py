@@ -15,6 +15,8 @@ def markdown(document: Document, page: str | None) -> str:
     lines = [f"# {escaped(document.title)}" + "".join(f" ({escaped(mark)})" for mark in document.marks), "", escaped(document.headline), ""]
     lines += [f"- **{escaped(c.label)}**: {escaped(c.value)}" + (f" ({escaped(c.note)})" if c.note else "") for c in document.cards]
     for section in document.sections:
+        if page is None and not (section.text or section.warnings or section.code or section.tables):
+            continue  # it has plots alone
         lines += ["", *_section(section, page)]
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).rstrip() + "\n"
 

@@ -23,7 +23,7 @@ def parallel_coordinates(facts: Facts) -> Figure | None:
     It lies on its side, so that it can be read on a narrow screen.
     """
     objectives = facts.goal.objectives
-    ranked = facts.fold.ranked()
+    ranked = facts.ranked
     quarter = -(-len(ranked) // 4)
     best, good = ranked[:1], _thinned(ranked[1:quarter], MOST_LINES // 3)
     rest = _thinned([*ranked[max(1, quarter) :], *(t for t in facts.measured if not t.in_the_running)], MOST_LINES - MOST_LINES // 3)

@@ -89,7 +89,8 @@ def _best_so_far(ended: Sequence[TrialView], mode: Any) -> list[TrialView]:
     return steps
 
 
-def importance_bars(group: Importances, metric: str) -> Figure:
+def importance_bars(group: Importances, metric: str, taken: str) -> Figure:
+    """`taken`: which trials, and where their values are from."""
     within = f" among trials with {group.within}" if group.within else ""
     shares = group.shares[:MOST_BARS]
     bars = go.Bar(
@@ -106,7 +107,7 @@ def importance_bars(group: Importances, metric: str) -> Figure:
     top = f"{shares[0][0]} {shares[0][1]:.0%}"
     return Figure(
         "importance-" + (group.within or "all"),
-        f"{group.method} over {group.n_trials} complete trials{within}: {_MEANING[group.method].format(metric=metric)}",
+        f"{group.method} over {group.n_trials} {taken}{within}: {_MEANING[group.method].format(metric=metric)}",
         f"Importances by {group.method}; the largest: {top}.",
         plot(
             [bars],
@@ -125,7 +126,7 @@ def slices(facts: Facts, keys: Sequence[str]) -> list[Figure]:
     figures = []
     for key in keys[:MOST_SLICES]:
         shown = [t for t in facts.measured if key in t.point]
-        best = facts.fold.best
+        best = facts.winner
         if len(shown) < 2 or key not in places:
             continue
         data = [

@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import plotly.graph_objects as go
+from pydantic import TypeAdapter, ValidationError
 
 from tune.core.fold import TrialView
-from tune.core.rungs import milestones
+from tune.core.promotion import ladders
+from tune.core.scheduler_spec import AshaScheduler, HyperbandScheduler, Scheduler
 from tune.report.document import Figure
 from tune.report.facts import Confusion, Facts
 from tune.report.plot_base import BLUE, GREY, HOVER, PURPLE, SAND, SERIES, STATES, plain, plot
@@ -16,19 +18,18 @@ from tune.report.timeline import Span
 from tune.report.wording import number, seconds, titled
 
 MOST_CURVES, N_NAMED, MOST_NUMBERED_CLASSES, MOST_SLOTS_TALL = 300, 5, 25, 40
+_SCHEDULER: TypeAdapter[Any] = TypeAdapter(Scheduler)
 
 
 def rungs(facts: Facts) -> tuple[int, ...]:
-    """0-based steps after which trials are judged: the ladder of the study, else the steps at which trials were stopped."""
-    scheduler = facts.resolved.get("scheduler")
-    parts = scheduler if isinstance(scheduler, Mapping) else {}
-    grace, factor, most = parts.get("grace"), parts.get("factor"), parts.get("max")
-    if isinstance(grace, int) and isinstance(factor, int) and isinstance(most, int) and grace >= 1 and factor >= 2:
-        brackets = parts.get("brackets")
-        ladders = [milestones(grace, factor, most, bracket) for bracket in range(brackets if isinstance(brackets, int) else 1)]
-        return tuple(sorted({step for ladder in ladders for step in ladder}))
-    stopped = {t.last_step for t in facts.searched if t.reason == "rung" and t.last_step is not None}
-    return tuple(sorted(stopped)) if len(stopped) <= 12 else ()
+    """0-based steps after which trials are judged, of all ladders of the study; none for a scheduler without rungs."""
+    try:
+        spec = _SCHEDULER.validate_python(facts.resolved.get("scheduler"))
+    except ValidationError:  # of another version
+        return ()
+    if not isinstance(spec, (AshaScheduler, HyperbandScheduler)) or spec.max is None:
+        return ()
+    return tuple(sorted({step for _, ladder in ladders(spec) for step in ladder}))
 
 
 def learning_curves(facts: Facts) -> Figure | None:
@@ -38,8 +39,9 @@ def learning_curves(facts: Facts) -> Figure | None:
     drawn = [t for t in facts.searched if len(curves[t.trial]) > 1 or (len(curves[t.trial]) == 1 and t.state == "pruned")]
     if not drawn:
         return None
-    named = [t for t in facts.fold.ranked() if curves[t.trial]][:N_NAMED]
+    named = [t for t in facts.ranked if curves[t.trial]][:N_NAMED]
     names = {t.trial for t in named}
+    first = "winner" if facts.repeats else "best"
     rest = [t for t in drawn if t.trial not in names]
     thin = rest[:: max(1, -(-len(rest) // MOST_CURVES))]
     data: list[Any] = []
@@ -55,7 +57,7 @@ def learning_curves(facts: Facts) -> Figure | None:
                 x=steps,
                 y=values,
                 mode="lines+markers" if len(steps) < 40 else "lines",
-                name=f"{plain(trial.trial)}" + (" (best)" if trial is named[0] else ""),
+                name=f"{plain(trial.trial)}" + (f" ({first})" if trial is named[0] else ""),
                 line={"color": colour, "width": width},
                 marker={"size": 5},
                 legendrank=500 + named.index(trial),

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from tune.report import plots_trials
 from tune.report.document import Card, Document, Figure, Section, Table
 from tune.report.facts import Facts
-from tune.report.importance import Importance, Importances
+from tune.report.importance import Importance, enough_for
 from tune.report.plots_front import hypervolume, pareto
 from tune.report.plots_parallel import parallel_coordinates
 from tune.report.plots_search import contours, importance_bars, optimisation_history, slices
@@ -21,14 +19,13 @@ from tune.summary import all_metrics
 def report(facts: Facts, importance: Importance) -> Document:
     """The whole page."""
     goal = facts.goal
-    groups = () if not facts.measured else importance(facts.space, [(t.point, goal.costs(t.values)[0]) for t in facts.measured])
     sections = [result(facts)]
     if goal.several and facts.measured:
         sections.append(fronts(facts))
     if facts.measured or any(t.curve for t in facts.searched):
         sections.append(progress(facts))
     if facts.measured:
-        sections.append(what_mattered(facts, groups))
+        sections.append(what_mattered(facts, importance))
     sections += [*phases(facts), *confusions(facts), *slots(facts), failures(facts), costs(facts), all_trials(facts), reproduction(facts)]
     return Document(facts.name, headline(facts), (facts.state,), cards(facts), tuple(sections))
 
@@ -110,23 +107,25 @@ def progress(facts: Facts) -> Section:
     return Section("progress", "How the search went", figures=tuple(figures))
 
 
-def what_mattered(facts: Facts, groups: Sequence[Importances]) -> Section:
+def what_mattered(facts: Facts, importance: Importance) -> Section:
     """Importances, slices, contours, parallel coordinates."""
     text: list[str] = []
+    measured, taken = facts.comparable(enough_for(len(facts.space.places())))
+    groups = importance(facts.space, [(trial.point, cost) for trial, cost in measured])
     warnings = [
-        f"{group.method} judged {count(len(group.shares), 'parameter')} from {count(group.n_trials, 'complete trial')}"
+        f"{group.method} judged {count(len(group.shares), 'parameter')} from {count(group.n_trials, 'trial')}"
         + (f" with {group.within}" if group.within else "")
         + ": too few for more than a hint."
         for group in groups
         if group.too_few
     ]
     if not groups:
-        text.append("Importances need at least four complete trials that differ in their parameters and in their values.")
+        text.append("Importances need at least four trials that differ in their parameters and in their values.")
     if facts.goal.several and groups:
         text.append(f"Importances and slices are of the first objective, {facts.goal.metric}.")
     ordered = [key for group in groups for key, _ in group.shares]
     keys = [*ordered, *(place.key for place in facts.space.places() if place.key not in ordered)]
-    figures: list[Figure] = [importance_bars(group, facts.goal.metric) for group in groups]
+    figures: list[Figure] = [importance_bars(group, facts.goal.metric, taken) for group in groups]
     lines = parallel_coordinates(facts)
     figures += [*slices(facts, keys), *([lines] if lines else []), *contours(facts, keys)]
     return Section("parameters", "What mattered", tuple(text), tuple(warnings), figures=tuple(figures))
