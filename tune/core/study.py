@@ -204,8 +204,11 @@ class StudySpec(Part):
 
     @property
     def digest(self) -> str:
-        """16 hex digits of everything that may not change when a study is resumed, defaults of the trainable included."""
-        fixed = self.model_dump(mode="json", include={"metric", "objectives", "sampler", "scheduler", "first"})
+        """16 hex digits of everything that may not change when a study is resumed, defaults of the trainable included.
+
+        Of the other sections only what is not a default counts: a later version may add fields and still resume the study.
+        """
+        fixed = self.model_dump(mode="json", include={"metric", "objectives", "sampler", "scheduler", "first"}, exclude_defaults=True)
         fixed |= {"seed": self.study.seed, "space": self.space.digest(), "trainable": self.complete_trainable}
         return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()[:16]
 
