@@ -178,10 +178,10 @@ def test_few_trials_carry_a_warning_at_the_importances(tmp_path: Path) -> None:
 def test_few_complete_trials_are_judged_where_more_of_them_stood(tmp_path: Path) -> None:
     facts = read_facts(write(tmp_path / "study-1", events_of("made", 40)))
     assert len(facts.measured) == 26
-    assert facts.comparable(20)[1] == "complete trials"
-    taken, where = facts.comparable(30)
-    assert (len(taken), where) == (34, "trials, as they stood after epoch 2")
-    assert all(cost == -dict(trial.curve)[2][made_study.METRIC] for trial, cost in taken)  # less is better
+    assert facts.comparable(20).where == "complete trials"
+    found = facts.comparable(30)
+    assert (len(found.values), found.where) == (34, "trials, as they stood after epoch 2")
+    assert all(value == dict(trial.curve)[2][made_study.METRIC] for trial, value in found.values)
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,15 @@ class Confusion:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """Values of one metric that can be compared. `where`: which trials they are of, and when they were taken."""
+
+    metric: str
+    where: str
+    values: tuple[tuple[TrialView, float], ...]
+
+
+@dataclass(frozen=True)
 class Facts:
     """`where`: the study's directory as the user named it. `metrics`: what the trainable promises, None if anything may be."""
 
@@ -152,26 +161,25 @@ class Facts:
         views = self.repeats.get(trial, {})
         return {seed: values for seed, view in views.items() if (values := self.metric_of(view, metric)) is not None}
 
-    def comparable(self, least: int) -> tuple[list[tuple[TrialView, float]], str]:
-        """Trials with the first objective as less-is-better values that can be laid side by side, and where they were taken.
+    def comparable(self, least: int) -> Measured:
+        """Trials whose first objective can be laid side by side: the complete ones.
 
-        Complete trials; if those are fewer than `least`, the values at a step that more trials reached.
+        If those are fewer than `least`, trials as they stood at the last step that so many reached.
         """
-        sign = -1.0 if self.goal.mode == "max" else 1.0
-        complete = [(trial, sign * trial.values[0]) for trial in self.measured]
-        if len(complete) >= least:
-            return complete, "complete trials"
+        metric = self.goal.metric
+        complete = Measured(metric, "complete trials", tuple((trial, trial.values[0]) for trial in self.measured))
+        if len(complete.values) >= least:
+            return complete
         at_step: dict[int, list[tuple[TrialView, float]]] = {}
         for trial in self.searched:
             for step, metrics in trial.curve:
-                if self.goal.metric in metrics:
-                    at_step.setdefault(step, []).append((trial, sign * metrics[self.goal.metric]))
-        # of the steps that most trials reached, the last; `least` of them is enough, so that a later step may be taken
+                if metric in metrics:
+                    at_step.setdefault(step, []).append((trial, metrics[metric]))
         reached = {step: min(len(found), least) for step, found in at_step.items()}
         chosen = max(reached, key=lambda step: (reached[step], step), default=None)
-        if chosen is None or len(at_step[chosen]) <= len(complete):
-            return complete, "complete trials"
-        return at_step[chosen], f"trials, as they stood after {self.axis} {chosen}"
+        if chosen is None or len(at_step[chosen]) <= len(complete.values):
+            return complete
+        return Measured(metric, f"trials, as they stood after {self.axis} {chosen}", tuple(at_step[chosen]))
 
     def metric_of(self, trial: TrialView, metric: str) -> float | None:
         """The trial's value if it is an objective, else a metric of its end or of its last report."""

@@ -40,7 +40,7 @@ def parallel_coordinates(facts: Facts) -> Figure | None:
         return xs + [(v - low) / (high - low) if high > low else 0.5 for v, (low, high) in zip(trial.values, spans, strict=True)]
 
     groups = (
-        ("the rest", GREY, 0.9, 0.35, rest),
+        ("the rest", GREY, 0.9, 0.5, rest),
         ("best quarter", BLUE, 1.6, 0.75, good),
         ("best", ORANGE, 3.0, 1.0, best),
     )

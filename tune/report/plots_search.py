@@ -13,7 +13,7 @@ from tune.core.fold import TrialView
 from tune.core.metrics import better
 from tune.core.space import Choice, Place
 from tune.report.document import Figure
-from tune.report.facts import Facts
+from tune.report.facts import Facts, Measured
 from tune.report.importance import Importances
 from tune.report.plot_base import BLUE, GREEN, GREY, HOVER, ORANGE, STATES, about, in_unit, line_across, plain, plot, short
 from tune.report.wording import number, setting, titled
@@ -89,8 +89,7 @@ def _best_so_far(ended: Sequence[TrialView], mode: Any) -> list[TrialView]:
     return steps
 
 
-def importance_bars(group: Importances, metric: str, taken: str) -> Figure:
-    """`taken`: which trials, and where their values are from."""
+def importance_bars(group: Importances, measured: Measured) -> Figure:
     within = f" among trials with {group.within}" if group.within else ""
     shares = group.shares[:MOST_BARS]
     bars = go.Bar(
@@ -107,7 +106,7 @@ def importance_bars(group: Importances, metric: str, taken: str) -> Figure:
     top = f"{shares[0][0]} {shares[0][1]:.0%}"
     return Figure(
         "importance-" + (group.within or "all"),
-        f"{group.method} over {group.n_trials} {taken}{within}: {_MEANING[group.method].format(metric=metric)}",
+        f"{group.method} over {group.n_trials} {measured.where}{within}: {_MEANING[group.method].format(metric=measured.metric)}",
         f"Importances by {group.method}; the largest: {top}.",
         plot(
             [bars],
@@ -119,28 +118,27 @@ def importance_bars(group: Importances, metric: str, taken: str) -> Figure:
     )
 
 
-def slices(facts: Facts, keys: Sequence[str]) -> list[Figure]:
-    """The first objective against each parameter alone."""
-    objective, places = facts.goal.objectives[0], {place.key: place for place in facts.space.places()}
-    unit = facts.unit(objective.name)
+def slices(facts: Facts, keys: Sequence[str], measured: Measured) -> list[Figure]:
+    """The first objective against each parameter alone; a star marks the best."""
+    places, unit = {place.key: place for place in facts.space.places()}, facts.unit(measured.metric)
+    best = facts.winner.trial if facts.winner is not None else None
     figures = []
     for key in keys[:MOST_SLICES]:
-        shown = [t for t in facts.measured if key in t.point]
-        best = facts.winner
+        shown = [(t, value) for t, value in measured.values if key in t.point]
         if len(shown) < 2 or key not in places:
             continue
         data = [
             go.Scatter(
-                x=[_coordinate(places[key], t.point[key]) for t in trials],
-                y=[t.values[0] for t in trials],
-                text=[about(t, objective.name, t.values[0], unit) for t in trials],
+                x=[_coordinate(places[key], t.point[key]) for t, _ in trials],
+                y=[value for _, value in trials],
+                text=[about(t, measured.metric, value, unit) for t, value in trials],
                 mode="markers",
                 marker=marker,
                 hovertemplate=HOVER,
             )
             for trials, marker in (
                 (shown, {"color": BLUE, "size": 7, "opacity": 0.65}),
-                ([t for t in shown if best is not None and t.trial == best.trial], {"color": ORANGE, "size": 14, "symbol": "star"}),
+                ([(t, value) for t, value in shown if t.trial == best], {"color": ORANGE, "size": 14, "symbol": "star"}),
             )
             if trials
         ]
@@ -148,8 +146,8 @@ def slices(facts: Facts, keys: Sequence[str]) -> list[Figure]:
             Figure(
                 f"slice-{key}",
                 key,
-                f"{objective.name} against {key} over {len(shown)} complete trials.",
-                plot(data, xaxis=_axis(places[key]), yaxis={"title": {"text": short(objective.name)}}, showlegend=False),
+                f"{measured.metric} against {key} over {len(shown)} {measured.where}.",
+                plot(data, xaxis=_axis(places[key]), yaxis={"title": {"text": short(measured.metric)}}, showlegend=False),
                 height_px=240,
                 small=True,
             )
@@ -157,20 +155,20 @@ def slices(facts: Facts, keys: Sequence[str]) -> list[Figure]:
     return figures
 
 
-def contours(facts: Facts, keys: Sequence[str]) -> list[Figure]:
-    """The first objective over pairs of the first three numeric `keys`, interpolated between complete trials."""
+def contours(facts: Facts, keys: Sequence[str], measured: Measured) -> list[Figure]:
+    """The first objective over pairs of the first three numeric `keys`, interpolated between trials."""
     from scipy.interpolate import griddata
     from scipy.spatial import QhullError
 
-    objective, places = facts.goal.objectives[0], {place.key: place for place in facts.space.places()}
+    places, unit = {place.key: place for place in facts.space.places()}, facts.unit(measured.metric)
     numeric = [key for key in keys if key in places and not isinstance(places[key].param, Choice)][:3]
     figures = []
     for a, b in itertools.combinations(numeric, 2):
-        shown = [t for t in facts.measured if a in t.point and b in t.point]
+        shown = [(t, value) for t, value in measured.values if a in t.point and b in t.point]
         if len(shown) < LEAST_FOR_CONTOUR:
             continue
-        sites = np.array([[in_unit(places[a], t.point[a]), in_unit(places[b], t.point[b])] for t in shown])
-        values = np.array([t.values[0] for t in shown])
+        sites = np.array([[in_unit(places[a], t.point[a]), in_unit(places[b], t.point[b])] for t, _ in shown])
+        values = np.array([value for _, value in shown])
         cells = np.linspace(0.0, 1.0, CONTOUR_CELLS)
         try:
             heights = griddata(sites, values, tuple(np.meshgrid(cells, cells)), method="linear")
@@ -181,9 +179,9 @@ def contours(facts: Facts, keys: Sequence[str]) -> list[Figure]:
         marked = shown[:: max(1, len(shown) // MANY_MARKS)]
         surface = go.Contour(x=x, y=y, z=z, coloraxis="coloraxis", contours={"coloring": "heatmap"}, line={"width": 0.6}, hoverinfo="skip")
         marks = go.Scatter(
-            x=[t.point[a] for t in marked],
-            y=[t.point[b] for t in marked],
-            text=[about(t, objective.name, t.values[0], facts.unit(objective.name)) for t in marked],
+            x=[t.point[a] for t, _ in marked],
+            y=[t.point[b] for t, _ in marked],
+            text=[about(t, measured.metric, value, unit) for t, value in marked],
             mode="markers",
             marker={"size": 5 if len(marked) < MANY_MARKS else 3, "color": GREY, "line": {"width": 1, "color": "white"}},
             hovertemplate=HOVER,
@@ -191,8 +189,8 @@ def contours(facts: Facts, keys: Sequence[str]) -> list[Figure]:
         figures.append(
             Figure(
                 f"contour-{a}-{b}",
-                f"{objective.name} over {a} and {b}: interpolated between trials, empty where there were none.",
-                f"Contours of {objective.name} over {a} (across) and {b} (up), from {len(shown)} complete trials.",
+                f"{measured.metric} over {a} and {b}: interpolated between trials, empty where there were none.",
+                f"Contours of {measured.metric} over {a} (across) and {b} (up), from {len(shown)} {measured.where}.",
                 plot(
                     [surface, marks],
                     xaxis=_axis(places[a]) | {"title": {"text": short(a)}},
@@ -214,7 +212,7 @@ def _axis(place: Place) -> dict[str, Any]:
     if isinstance(place.param, Choice):
         order = [plain(setting(option), 24) for option in place.param.options]
         return {"type": "category", "categoryorder": "array", "categoryarray": order}
-    return {"type": "log", "dtick": 1, "exponentformat": "e"} if place.param.log else {}
+    return {"type": "log", "nticks": 5, "exponentformat": "e"} if place.param.log else {}
 
 
 def _from_unit(place: Place, share: float) -> float:

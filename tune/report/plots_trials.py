@@ -115,7 +115,7 @@ def _many(
     short_ones = any(len(curves[t.trial]) == 1 for t in trials)
     mode = "lines+markers" if short_ones else "lines"
     line, marker = {"color": colour, "width": 1}, {"size": 3, "color": colour}
-    return go.Scatter(x=xs, y=ys, text=texts, mode=mode, name=plain(name), line=line, marker=marker, opacity=0.55, hovertemplate=HOVER)
+    return go.Scatter(x=xs, y=ys, text=texts, mode=mode, name=plain(name), line=line, marker=marker, opacity=0.7, hovertemplate=HOVER)
 
 
 def phases(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> Figure | None:

@@ -9,6 +9,8 @@ from datetime import datetime, timezone
 from tune.report.document import Section, Table
 from tune.report.facts import Facts
 
+FIRST_REAL_S = 1_000_000_000  # a clock before 2001 is a simulation's
+
 
 def reproduction(facts: Facts) -> Section:
     environment = facts.environment
@@ -22,7 +24,7 @@ def reproduction(facts: Facts) -> Section:
         warnings.append("The code was not in a git checkout: its version is only known by its number.")
     rows = [
         ("study directory", facts.where),
-        ("begun", utc(facts.fold.started_at)),
+        ("begun", utc(facts.fold.started_at) if facts.fold.started_at > FIRST_REAL_S else "on a virtual clock (simulated)"),
         ("git commit", f"{commit}{' (with uncommitted changes)' if dirty else ''}" if commit else "unknown"),
         ("seed", str(facts.seed)),
         ("host", " ".join(str(environment[key]) for key in ("host", "platform") if environment.get(key))),

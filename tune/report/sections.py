@@ -110,8 +110,11 @@ def progress(facts: Facts) -> Section:
 def what_mattered(facts: Facts, importance: Importance) -> Section:
     """Importances, slices, contours, parallel coordinates."""
     text: list[str] = []
-    measured, taken = facts.comparable(enough_for(len(facts.space.places())))
-    groups = importance(facts.space, [(trial.point, cost) for trial, cost in measured])
+    measured = facts.comparable(enough_for(len(facts.space.places())))
+    sign = -1.0 if facts.goal.mode == "max" else 1.0
+    groups = importance(facts.space, [(trial.point, sign * value) for trial, value in measured.values])
+    if len(measured.values) > len(facts.measured):
+        text.append(f"Few trials are complete: importances, slices and contours are of {len(measured.values)} {measured.where}.")
     warnings = [
         f"{group.method} judged {count(len(group.shares), 'parameter')} from {count(group.n_trials, 'trial')}"
         + (f" with {group.within}" if group.within else "")
@@ -125,7 +128,7 @@ def what_mattered(facts: Facts, importance: Importance) -> Section:
         text.append(f"Importances and slices are of the first objective, {facts.goal.metric}.")
     ordered = [key for group in groups for key, _ in group.shares]
     keys = [*ordered, *(place.key for place in facts.space.places() if place.key not in ordered)]
-    figures: list[Figure] = [importance_bars(group, facts.goal.metric, taken) for group in groups]
+    figures: list[Figure] = [importance_bars(group, measured) for group in groups]
     lines = parallel_coordinates(facts)
-    figures += [*slices(facts, keys), *([lines] if lines else []), *contours(facts, keys)]
+    figures += [*slices(facts, keys, measured), *([lines] if lines else []), *contours(facts, keys, measured)]
     return Section("parameters", "What mattered", tuple(text), tuple(warnings), figures=tuple(figures))
