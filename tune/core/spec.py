@@ -168,7 +168,9 @@ def _walk(
         if info.description:
             helps.setdefault(key, info.description)
         options = _literals(info.annotation)
-        if any(_parts(model.model_fields[option].annotation) for option in options if option in names):
+        parts = [option for option in options if option in names and _parts(model.model_fields[option].annotation)]
+        other = branchings.get(prefix.rstrip("."))  # a field with one word in common with the selector is none
+        if parts and (other is None or len(parts) > sum(bool(keys) for keys in other.branches.values())):
             branchings[prefix.rstrip(".")] = Branching(name, {o: frozenset({o} & names) for o in options}, nested=True)
         members = _parts(info.annotation)
         selector = _discriminator(info)
