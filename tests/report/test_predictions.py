@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tune.report.predictions import parse
+from tune.report.predictions import of_counts, parse
 
 GOOD = "item,label,predicted\nb,cat,cat\na,dog,cat\nc,dog,dog\nd,cat,cat\n"
 
@@ -21,6 +21,13 @@ def test_an_interval_surrounds_the_value() -> None:
     rows = "".join(f"i{i},x,{'x' if i % 4 else 'y'}\n" for i in range(100))
     found = parse("item,label,predicted\n" + rows).interval("accuracy", seed=1)
     assert found is not None and found.low < 0.75 < found.high
+
+
+def test_a_confusion_matrix_has_the_metrics_and_the_interval_of_its_items() -> None:
+    found = of_counts(["cat", "dog"], [[2, 0], [1, 1]])
+    assert found.metric("accuracy") == 0.75
+    assert found.metric("f1_macro") == parse(GOOD).metric("f1_macro")
+    assert of_counts(["cat"], [[0]]).interval("accuracy", seed=0) is None
 
 
 def test_other_columns_may_stand_beside_the_three() -> None:

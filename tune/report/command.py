@@ -33,7 +33,7 @@ class Written:
 
 def read_facts(study_dir: Path) -> Facts:
     """Raises UserError if there is no study there, or one that cannot be read."""
-    entries = list(decode_all(read_lines(study_dir / "journal.jsonl")))
+    entries = list(decode_all(read_lines(study_dir / "journal.jsonl"), str(study_dir / "journal.jsonl")))
 
     def read_file(trial: TrialView, path: str) -> str | None:
         folder = (study_dir / "trials" / trial.trial).resolve()

@@ -6,10 +6,12 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from tune.core.fold import TrialView
 from tune.report import intervals
-from tune.report.compare import Compared, Comparison, best_so_far, hypervolumes
+from tune.report.compare import Comparison, best_so_far, hypervolumes
 from tune.report.document import Card, Document, Figure, Section, Table
-from tune.report.plot_base import BLUE, ORANGE, SERIES, plain, plot
+from tune.report.facts import Facts
+from tune.report.plot_base import BLUE, HOVER, ORANGE, SERIES, plain, plot
 from tune.report.published import PublishedResult
 from tune.report.wording import count, money, number, p_value, seconds, setting, titled, with_unit
 
@@ -56,7 +58,7 @@ def ranking(found: Comparison) -> Section:
         row += [f"{taken[each.label]:.3f}"] if taken else []
         row += [f"{len(each.facts.searched):,}", seconds(fold.active_seconds), devices, money(fold.usd)]
         rows.append(tuple(row))
-    text = [_tested(found)]
+    text = [_tested(found)] if len(found.studies) > 1 else []
     if taken:
         text.append("Hypervolume: share of the box between the worst and the best values of all these studies together.")
     warnings = []
@@ -94,9 +96,13 @@ def beside_published(found: Comparison) -> Section:
     units = {metric: next((u for each in found.studies if (u := each.facts.unit(metric))), "") for metric in metrics}
     rows = []
     for each in found.studies:
-        cells = [_estimated(each, metric) for metric in metrics]
+        cells = [_estimated(each.facts, each.winner, metric) for metric in metrics]
         source = f"{each.facts.where}, {each.winner.trial}" if each.winner is not None else "no finished trial"
         rows.append((each.label, "ours", *cells, source))
+        for refit in each.facts.fold.of_role("refit"):
+            cells = [_estimated(each.facts, refit, metric) for metric in metrics]
+            if any(cell != "-" for cell in cells):
+                rows.append((f"{each.label}, refit", "ours", *cells, f"{each.facts.where}, {refit.trial}"))
     for system in paper.systems:
         results = [paper.find(system, metric) for metric in metrics]
         cells = ["-" if r is None else number(r.value, units[r.metric]) + _counted(r, paper.test_items) for r in results]
@@ -110,11 +116,9 @@ def beside_published(found: Comparison) -> Section:
     return Section("published", "Beside the paper", tuple(text), tables=(table,))
 
 
-def _estimated(each: Compared, metric: str) -> str:
-    if each.winner is None:
-        return "-"
-    value, interval = each.facts.estimate(each.winner, metric)
-    unit = each.facts.unit(metric)
+def _estimated(facts: Facts, trial: TrialView | None, metric: str) -> str:
+    value, interval = facts.estimate(trial, metric) if trial is not None else (None, None)
+    unit = facts.unit(metric)
     return number(value, unit) + (f" ({_span(interval, unit)})" if interval else "")
 
 
@@ -178,7 +182,8 @@ def _dots(found: Comparison) -> Figure | None:
     if len(ours) + len(theirs) < 2:
         return None
     data = []
-    for name, colour, symbol, group in (("ours", ORANGE, "circle", ours), ("published", BLUE, "diamond", theirs)):
+    rows = [label for label, _, _ in (*ours, *theirs)]
+    for name, colour, symbol, first, group in (("ours", ORANGE, "circle", 0, ours), ("published", BLUE, "diamond", len(ours), theirs)):
         if not group:
             continue
         spans = [(i.high - v, v - i.low) if i is not None and v is not None else (0.0, 0.0) for _, v, i in group]
@@ -186,14 +191,16 @@ def _dots(found: Comparison) -> Figure | None:
         data.append(
             go.Scatter(
                 x=[value for _, value, _ in group],
-                y=[plain(label, 40) for label, _, _ in group],
+                y=list(range(first, first + len(group))),
+                text=[f"{plain(label)}<br>{number(value, found.unit)}" for label, value, _ in group],
                 mode="markers",
                 name=name,
                 marker={"color": colour, "symbol": symbol, "size": 10},
                 error_x=errors | {"color": colour, "thickness": 1.5, "width": 5},
+                hovertemplate=HOVER,
             )
         )
-    rows = [plain(label, 40) for label, _, _ in (*ours, *theirs)]
+    ticks = {"tickmode": "array", "tickvals": list(range(len(rows))), "ticktext": [plain(label, 32) for label in rows]}
     return Figure(
         "dots",
         f"{found.metric} of the best of each study; bars are 95 % intervals where there is one.",
@@ -201,10 +208,10 @@ def _dots(found: Comparison) -> Figure | None:
         plot(
             data,
             xaxis={"title": {"text": plain(titled(found.metric, found.unit))}},
-            yaxis={"type": "category", "categoryorder": "array", "categoryarray": rows[::-1]},
+            yaxis=ticks | {"range": [len(rows) - 0.5, -0.5], "zeroline": False},
             showlegend=bool(theirs),
         ),
-        height_px=120 + 36 * len(rows),
+        height_px=130 + 30 * len(rows),
     )
 
 

@@ -197,7 +197,7 @@ class Facts:
         prefix, _, family = metric.rpartition("/")
         if value is None or prefix != "test":
             return value, None
-        answers = self.predictions(trial)
+        answers = self._answers(trial)
         again = answers.metric(family) if answers is not None else None
         if answers is None or again is None or abs(again - value) > AGREES_WITHIN:
             return value, None
@@ -228,6 +228,12 @@ class Facts:
             return predictions.parse(text)
         except ValueError:
             return None
+
+    def _answers(self, trial: TrialView) -> Predictions | None:
+        """The trial's answers, from its confusion matrix if it wrote none item by item (then nobody knows which item is which)."""
+        found = self.predictions(trial)
+        counted = self.confusion(trial) if found is None else None
+        return predictions.of_counts(counted.classes, counted.counts) if counted is not None else found
 
     def confusion(self, trial: TrialView) -> Confusion | None:
         data = self._json(trial, CONFUSION)

@@ -10,39 +10,40 @@ import plotly.graph_objects as go
 from tune.core.fold import TrialView
 from tune.core.space import Choice, Place
 from tune.report.document import Figure
-from tune.report.facts import Facts
+from tune.report.facts import Facts, Measured
 from tune.report.plot_base import BLUE, GREY, HOVER, ORANGE, about, in_unit, plain, plot, short
 from tune.report.wording import setting
 
 MOST_LINES, MOST_ROWS = 150, 14
 
 
-def parallel_coordinates(facts: Facts) -> Figure | None:
-    """One line a complete trial, through its parameters from top to bottom and its objectives below them.
+def parallel_coordinates(facts: Facts, measured: Measured) -> Figure | None:
+    """One line a trial, through its parameters from top to bottom and its objectives below them.
 
-    It lies on its side, so that it can be read on a narrow screen.
+    It lies on its side, so that it can be read on a narrow screen. `measured` are the values where there is one objective.
     """
     objectives = facts.goal.objectives
-    ranked = facts.ranked
+    values_of = {t.trial: t.values if facts.goal.several else (value,) for t, value in measured.values}
+    ranked = _best_first(facts, measured)
     quarter = -(-len(ranked) // 4)
     best, good = ranked[:1], _thinned(ranked[1:quarter], MOST_LINES // 3)
-    rest = _thinned([*ranked[max(1, quarter) :], *(t for t in facts.measured if not t.in_the_running)], MOST_LINES - MOST_LINES // 3)
+    rest = _thinned(ranked[max(1, quarter) :], MOST_LINES - MOST_LINES // 3)
     lines = [*best, *good, *rest]
     places = [place for place in facts.space.places() if any(place.key in t.point for t in lines)][: MOST_ROWS - len(objectives)]
     if len(lines) < 2 or not places:
         return None
-    spans = [(min(t.values[i] for t in lines), max(t.values[i] for t in lines)) for i in range(len(objectives))]
+    spans = [(min(column), max(column)) for column in zip(*(values_of[t.trial] for t in lines), strict=True)]
     names = [short(place.key) for place in places] + [plain(o.name, 24) for o in objectives]
     rows = list(range(len(names)))[::-1]
 
     def track(trial: TrialView) -> list[float | None]:
         xs: list[float | None] = [in_unit(p, trial.point[p.key]) if p.key in trial.point else None for p in places]
-        return xs + [(v - low) / (high - low) if high > low else 0.5 for v, (low, high) in zip(trial.values, spans, strict=True)]
+        return xs + [(v - low) / (high - low) if high > low else 0.5 for v, (low, high) in zip(values_of[trial.trial], spans, strict=True)]
 
     groups = (
         ("the rest", GREY, 0.9, 0.5, rest),
         ("best quarter", BLUE, 1.6, 0.75, good),
-        ("best", ORANGE, 3.0, 1.0, best),
+        ("winner" if facts.repeats else "best", ORANGE, 3.0, 1.0, best),
     )
     data = []
     for name, colour, width, opacity, trials in groups:
@@ -50,7 +51,7 @@ def parallel_coordinates(facts: Facts) -> Figure | None:
         ys: list[int | None] = []
         texts: list[str] = []
         for trial in trials:
-            words = about(trial, objectives[0].name, trial.values[0], facts.unit(objectives[0].name))
+            words = about(trial, objectives[0].name, values_of[trial.trial][0], facts.unit(objectives[0].name))
             xs += [*track(trial), None]
             ys += [*rows, None]
             texts += [words] * (len(rows) + 1)
@@ -63,8 +64,8 @@ def parallel_coordinates(facts: Facts) -> Figure | None:
     ]
     return Figure(
         "parallel",
-        "Each line is a complete trial, from its parameters (top) to its objectives (bottom)."
-        + (f" {len(lines)} of {len(facts.measured)} trials are drawn." if len(lines) < len(facts.measured) else ""),
+        f"A line is a trial, from its parameters (top) to its objectives (bottom); {len(ranked)} {measured.where}."
+        + (f" {len(lines)} of them are drawn." if len(lines) < len(ranked) else ""),
         f"Parallel coordinates of {len(lines)} trials over {', '.join(p.key for p in places)} and {', '.join(o.name for o in objectives)}.",
         plot(
             data,
@@ -76,6 +77,17 @@ def parallel_coordinates(facts: Facts) -> Figure | None:
         ),
         height_px=110 + 58 * len(rows),
     )
+
+
+def _best_first(facts: Facts, measured: Measured) -> list[TrialView]:
+    """The winner, then the others by the order of the search (several objectives) or by their measured value."""
+    among = {trial.trial: trial for trial, _ in measured.values}
+    if facts.goal.several:
+        ranked = [trial for trial in facts.ranked if trial.trial in among]
+        return ranked + [trial for trial in among.values() if not trial.in_the_running]
+    ordered = sorted(measured.values, key=lambda pair: pair[1], reverse=facts.goal.mode == "max")
+    winner = facts.winner.trial if facts.winner is not None else None
+    return sorted((trial for trial, _ in ordered), key=lambda trial: trial.trial != winner)
 
 
 def _thinned(trials: list[TrialView], most: int) -> list[TrialView]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -212,7 +213,20 @@ def _axis(place: Place) -> dict[str, Any]:
     if isinstance(place.param, Choice):
         order = [plain(setting(option), 24) for option in place.param.options]
         return {"type": "category", "categoryorder": "array", "categoryarray": order}
-    return {"type": "log", "nticks": 5, "exponentformat": "e"} if place.param.log else {}
+    return {"type": "log"} | _log_ticks(place.param.low, place.param.high) if place.param.log else {}
+
+
+def _log_ticks(low: float, high: float) -> dict[str, Any]:
+    """1, 2 and 5 times the powers of ten between the ends; the powers alone where there are several."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    digits = (1,) if math.log10(high / low) > 2 else (1, 2, 5)
+    ticks = [
+        digit * 10.0**power
+        for power in powers
+        for digit in digits
+        if low <= digit * 10.0**power * (1 + 1e-9) and digit * 10.0**power <= high * (1 + 1e-9)
+    ]
+    return {"tickvals": ticks, "ticktext": [setting(tick) for tick in ticks]}
 
 
 def _from_unit(place: Place, share: float) -> float:

@@ -18,6 +18,7 @@ from tune.report.timeline import Span
 from tune.report.wording import number, seconds, titled
 
 MOST_CURVES, N_NAMED, MOST_NUMBERED_CLASSES, MOST_SLOTS_TALL = 300, 5, 25, 40
+MOST_OUTLINED = 60  # spans; more are too thin for an outline
 _SCHEDULER: TypeAdapter[Any] = TypeAdapter(Scheduler)
 
 
@@ -153,29 +154,30 @@ def confusion(found: Confusion) -> Figure:
     """Rows are true classes, columns predictions; colour is the share of the row."""
     totals = [sum(row) for row in found.counts]
     shares = [[n / total if total else 0.0 for n in row] for row, total in zip(found.counts, totals, strict=True)]
-    names, n = [plain(name, 24) for name in found.classes], len(found.classes)
+    names, n = [plain(name, 18) for name in found.classes], len(found.classes)
     texts = [[str(count) if count else "" for count in row] for row in found.counts] if n <= MOST_NUMBERED_CLASSES else None
     right = sum(found.counts[i][i] for i in range(n))
+    ticks = {"tickmode": "array", "tickvals": list(range(n)), "ticktext": names, "showgrid": False, "zeroline": False}
     heat = go.Heatmap(
         z=shares,
-        x=names,
-        y=names,
+        x=list(range(n)),
+        y=list(range(n)),
         text=texts,
         texttemplate="%{text}" if texts else None,
         coloraxis="coloraxis",
         xgap=1,
         ygap=1,
-        hovertemplate="true %{y}<br>predicted %{x}<br>%{z:.1%} of the class<extra></extra>",
+        hovertemplate="true %{y}<br>predicted %{x}<br>%{z:.1%} of the true class<extra></extra>",
     )
     return Figure(
         "confusion",
-        f"{found.trial}: {right} of {sum(totals)} test items right. Numbers are items, colour is the share of the true class.",
+        f"{found.trial}: {right} of {sum(totals)} test items right. Numbers are items, the stronger the colour the larger their share of the true class.",
         f"Confusion matrix of {n} classes; {right} of {sum(totals)} on the diagonal.",
         plot(
             [heat],
-            xaxis={"type": "category", "title": {"text": "predicted"}, "tickangle": -60, "dtick": 1},
-            yaxis={"type": "category", "title": {"text": "true"}, "autorange": "reversed", "dtick": 1},
-            coloraxis={"cmin": 0, "cmax": 1, "colorbar": {"tickformat": ".0%", "thickness": 12}},
+            xaxis={"title": {"text": "predicted"}, "tickangle": -60} | ticks,
+            yaxis={"title": {"text": "true"}, "autorange": "reversed"} | ticks,
+            coloraxis={"cmin": 0, "cmax": 1, "showscale": False},
         ),
         height_px=min(900, 190 + 30 * n),
     )
@@ -206,7 +208,11 @@ def slots_over_time(facts: Facts) -> Figure | None:
                 name="group starts" if how == "group" else how,
                 width=0.3 if how == "group" else 0.7,
                 offset=-0.45 if how == "group" else -0.35,
-                marker={"color": colour, "pattern": pattern, "line": {"width": 0.5, "color": "rgba(255,255,255,0.6)"}},
+                marker={
+                    "color": colour,
+                    "pattern": pattern,
+                    "line": {"width": 0.5 if len(line.spans) < MOST_OUTLINED else 0, "color": "rgba(255,255,255,0.6)"},
+                },
                 hovertemplate=HOVER,
             )
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,3 +74,9 @@ def parse(text: str) -> Predictions:
     label_N = np.array([index[row[1]] for row in rows], dtype=np.int64)
     predicted_N = np.array([index[row[2]] for row in rows], dtype=np.int64)
     return Predictions(items, classes, label_N, predicted_N)
+
+
+def of_counts(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> Predictions:
+    """The answers behind a confusion matrix (`counts[i][j]`: of class i, predicted as j), their items numbered anew."""
+    pairs = np.array([(i, j) for i, row in enumerate(counts) for j, n in enumerate(row) for _ in range(n)], dtype=np.int64).reshape(-1, 2)
+    return Predictions(tuple(map(str, range(len(pairs)))), tuple(classes), pairs[:, 0], pairs[:, 1])

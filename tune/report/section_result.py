@@ -11,7 +11,7 @@ from tune.report.facts import Facts
 from tune.report.wording import count, number, p_value, setting, titled
 from tune.summary import all_metrics
 
-SHOWN_TESTS = ("accuracy", "f1_weighted", "f1_macro", "precision_weighted", "recall_weighted", "loss")
+SHOWN_TESTS = ("accuracy", "f1_weighted", "f1_macro", "precision_weighted", "loss")
 
 
 def result(facts: Facts) -> Section:

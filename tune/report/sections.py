@@ -129,6 +129,6 @@ def what_mattered(facts: Facts, importance: Importance) -> Section:
     ordered = [key for group in groups for key, _ in group.shares]
     keys = [*ordered, *(place.key for place in facts.space.places() if place.key not in ordered)]
     figures: list[Figure] = [importance_bars(group, measured) for group in groups]
-    lines = parallel_coordinates(facts)
+    lines = parallel_coordinates(facts, facts.comparable(0) if facts.goal.several else measured)
     figures += [*slices(facts, keys, measured), *([lines] if lines else []), *contours(facts, keys, measured)]
     return Section("parameters", "What mattered", tuple(text), tuple(warnings), figures=tuple(figures))
