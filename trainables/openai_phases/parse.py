@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
@@ -25,6 +26,7 @@ _QUOTE = f"[{_QUOTES}]"
 _AT_KEY = re.compile(rf"(?<![\w-]){_QUOTE}?{KEY}{_QUOTE}?\s*:\s*", re.IGNORECASE)
 _NEXT_KEY = re.compile(rf",\s*(?:{_QUOTE}[^{_QUOTES}]*{_QUOTE}|\w+)\s*:")  # of a further pair after a bare value
 _SAID_CHARS = 200
+_DEPTH, _MOST_KEYS = 8, 50
 
 
 @dataclass(frozen=True)
@@ -38,15 +40,16 @@ class Answer:
 
 def read_answer(text: str | None, classes: Sequence[str]) -> Answer:
     """What `text` answers. None or an empty text (a refusal, a filter) is unparsed."""
-    values = _values(text or "")
+    inner = _object(text or "")
+    whole = _whole_value(inner)
+    if whole and (label_i := _place(whole, classes)) is not None:  # a label may hold commas, colons, braces and quotes
+        return Answer("label", label_i, whole[:_SAID_CHARS])
+    values = _values(inner)
     if len({_plain(value) for value in values}) != 1:  # nothing was found, or two that differ
         return Answer("unparsed", None, (text or "")[:_SAID_CHARS])
     value = " ".join(values[0].split())
-    for same in (lambda label: label == value, lambda label: _plain(label) == _plain(value)):
-        found = [i for i, label in enumerate(classes) if same(label)]
-        if len(found) == 1:
-            return Answer("label", found[0], value[:_SAID_CHARS])
-    return Answer("out_of_list", None, value[:_SAID_CHARS])
+    label_i = _place(value, classes)
+    return Answer("out_of_list" if label_i is None else "label", label_i, value[:_SAID_CHARS])
 
 
 def score(answers: Sequence[Answer], true_labels: Iterable[int], n_classes: int) -> dict[str, float]:
@@ -62,34 +65,56 @@ def score(answers: Sequence[Answer], true_labels: Iterable[int], n_classes: int)
     return summary(counts) | kinds
 
 
-def _values(text: str) -> list[str]:
-    """Values of every key `category` in the object of `text`; several where it holds several objects."""
+def _object(text: str) -> str:
+    """From the first `{` to the last `}`, or nothing."""
     start, end = text.find("{"), text.rfind("}")
-    if start < 0 or end <= start:
-        return []
-    inner = text[start : end + 1]
+    return text[start : end + 1] if 0 <= start < end else ""
+
+
+def _whole_value(inner: str) -> str:
+    """All that stands between the first key and the last brace, bare or in quotes."""
+    match = _AT_KEY.search(inner)
+    value = inner[match.end() : -1].strip() if match else ""
+    return value[1:-1] if len(value) > 1 and value[0] in _QUOTES and value[-1] in _QUOTES else value
+
+
+def _place(value: str, classes: Sequence[str]) -> int | None:
+    """The one label that is `value`, to the letter or else but for case and spaces."""
+    for same in (lambda label: label == value, lambda label: _plain(label) == _plain(value)):
+        found = [i for i, label in enumerate(classes) if same(label)]
+        if len(found) == 1:
+            return found[0]
+    return None
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """A JSON object with repeated keys kept."""
+
+
+def _values(inner: str) -> list[str]:
+    """Values of every key `category` of the object; several where it holds several objects."""
     try:
-        parsed = json.loads(inner)
+        return list(_values_of(json.loads(inner, object_pairs_hook=_Pairs)))
     except (ValueError, RecursionError):
         return _bare_values(inner)
-    return list(_values_of(parsed))
 
 
 def _values_of(parsed: Any, depth: int = 0) -> Iterable[str]:
     """Of sound JSON: text under the key, at any of the first levels."""
-    if isinstance(parsed, dict) and depth < 8:
-        for key, value in parsed.items():
-            if str(key).strip().casefold() != KEY:
-                yield from _values_of(value, depth + 1)
-            elif isinstance(value, (str, int, float)) and not isinstance(value, bool):
-                yield str(value)
-            elif isinstance(value, list) and len(value) == 1:
-                yield from _values_of({KEY: value[0]}, depth + 1)
+    if not isinstance(parsed, _Pairs) or depth > _DEPTH:
+        return
+    for key, value in parsed:
+        if key.strip().casefold() != KEY:
+            yield from _values_of(value, depth + 1)
+            continue
+        only = value[0] if isinstance(value, list) and not isinstance(value, _Pairs) and len(value) == 1 else value
+        if isinstance(only, (str, int, float)) and not isinstance(only, bool):
+            yield str(only)
 
 
 def _bare_values(inner: str) -> list[str]:
     found = []
-    for match in _AT_KEY.finditer(inner):
+    for match in islice(_AT_KEY.finditer(inner), _MOST_KEYS):
         rest = inner[match.end() :]
         value = _quoted(rest) if rest[:1] and rest[0] in _QUOTES else _bare(rest)
         if value:
