@@ -192,3 +192,27 @@ def test_preflight_shows_the_phases_and_refuses_classes_that_are_too_small(pictu
     assert any("batch 32 is larger than the 9 training images of a phase" in text for text in facts["warnings"])
     with pytest.raises(UserError, match="class blue has 12 training rows, 3 blocks need 15"):
         look_at_data(tiny(pictures, phases={"count": 3, "per_class": 5}), seed=1)
+
+
+def two_ranks(rank: int, folder: str, meeting: str, fields: dict[str, Any]) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
+    run = reporter(Path(folder) / f"rank{rank}")
+    run.rank, run.world_size = rank, 2
+    run.workdir = Path(folder) / "work"  # shared, as in a study
+    run.workdir.mkdir(exist_ok=True)
+    outcome = recipe.train(TimmCnnSpec.model_validate(fields), run)
+    (Path(folder) / f"rank{rank}.json").write_text(json.dumps(untimed(dict(outcome.metrics))))
+    torch.distributed.destroy_process_group()
+
+
+def test_two_ranks_go_through_the_phases_as_one_does(pictures: Path, tmp_path: Path) -> None:
+    still = {"model": {"name": "test_convnext", "weights": "none", "drop": 0.0}, "augment": {"hflip": False}}  # no chance, no batch norm
+    spec = tiny(pictures, **still, image_size=[32, 32, 48], epochs=1, batch=6, stress=[32], optim={"lr": 1e-3, "head_lr_factor": 1})
+    alone = reporter(tmp_path / "alone")
+    outcome = recipe.train(spec, alone)
+    torch.multiprocessing.spawn(two_ranks, (str(tmp_path), str(tmp_path / "meeting"), spec.model_dump(mode="json")), nprocs=2)
+    first, second = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1))
+    assert first == second == pytest.approx(untimed(dict(outcome.metrics)), rel=1e-3, abs=1e-4)
+    shared = json.loads((tmp_path / "work" / "phases.json").read_text())
+    assert [row["metrics"]["val/loss"] for row in shared] == pytest.approx([row["metrics"]["val/loss"] for row in table(alone)], rel=1e-3)
