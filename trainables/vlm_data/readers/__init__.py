@@ -1,0 +1,1 @@
+"""One file for each published layout; `registry.READERS` names them."""
