@@ -10,6 +10,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -133,7 +134,7 @@ class Folder:
         for name in names:
             path = self.root / name
             if self._exists(path):
-                return Picture(printable(name), lambda: read_file(path))
+                return Picture(printable(name), partial(read_file, path))
         fix = "put it there or leave the row out"
         self.problems.add("missing picture", at, f"there is no {' or '.join(map(str, names))} in {self.root}", fix)
         return None

@@ -1,6 +1,6 @@
 """COCO Caption: pictures with five captions or more, in Karpathy's splits or the official ones.
 
-Layout: Karpathy's dataset_coco.json {images: [{filepath, filename, split, cocoid, sentences: [{raw}]}]}, where `restval` is counted as train
+Layout: Karpathy's dataset_coco.json {images: [{filepath, filename, split, cocoid, sentences: [{raw}]}]}, where `restval` is train too
 (113,287 / 5,000 / 5,000), and pictures train2014/ and val2014/. Without that file the official annotations/captions_{train,val}2014.json
 (or 2017) {images: [{id, file_name}], annotations: [{image_id, caption}]} (cocodataset.org, format-data), which have no test split.
 """

@@ -1,7 +1,7 @@
 """IconQA, two of its three tasks: choose an option by its text, and fill in a blank.
 
-Layout of iconqa_data.zip (iconqa.github.io): iconqa/<split>/<task>/<id>/data.json and image.png, perhaps under iconqa_data/. data.json holds
-question, answer, ques_type, grade, label; choose_txt also choices, and its answer is the place of the right one, from 0 (as in
+Layout of iconqa_data.zip (iconqa.github.io): iconqa/<split>/<task>/<id>/data.json and image.png, perhaps under iconqa_data/. data.json
+holds question, answer, ques_type, grade, label; choose_txt also choices, and its answer is the place of the right one, from 0 (as in
 mmpretrain/datasets/iconqa.py); in fill_in_blank it is the words. choose_img has pictures as options and is not read.
 """
 

@@ -1,8 +1,8 @@
 """OCR-VQA: questions on book covers.
 
 Layout (ocr-vqa.github.io, read in mmpretrain/datasets/ocr_vqa.py): dataset.json {id: {imageURL, questions, answers, title, authorName,
-genre, split}} with split 1, 2, 3 for train, val, test; pictures images/<id><ending of imageURL>, as its loadDataset.py fetches them. LLaVA's
-docs save all of them as .jpg, so that name is tried as well. One row a question, id <id>_<place>.
+genre, split}} with split 1, 2, 3 for train, val, test; pictures images/<id><ending of imageURL>, as its loadDataset.py fetches them.
+LLaVA's docs save all of them as .jpg, so that name is tried as well. One row a question, id <id>_<place>.
 """
 
 from __future__ import annotations
