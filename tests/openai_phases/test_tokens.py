@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.openai_phases.making import LETTERS, RATES
-from trainables.openai_phases import tokens
 from trainables.openai_phases.prompt import question_messages, question_text
 from trainables.openai_phases.spec import PromptSpec
-from trainables.openai_phases.tokens import NONE, Count, bounds, image_tokens, message_tokens, text_counter
+from trainables.openai_phases.tokens import NONE, Count, bounds, counter_of, image_tokens, message_tokens, text_counter
 
 SIDE = st.integers(1, 20_000)
 
@@ -105,13 +103,22 @@ def test_without_tiktoken_the_counter_says_so_and_how_to_get_it() -> None:
     )
 
 
-def test_the_counter_of_this_machine_is_exact_or_says_why_not(monkeypatch: Any, tmp_path: Path) -> None:
-    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))  # an empty cache: nothing may be fetched
-    tokens.text_counter.cache_clear()
-    counter = text_counter()
-    tokens.text_counter.cache_clear()
+def test_an_encoding_that_is_not_on_this_machine_is_not_fetched(tmp_path: Path) -> None:
+    counter = counter_of(tmp_path)
     assert not counter.exact
-    assert "tiktoken is not installed" in counter.how or "has not fetched o200k_base" in counter.how
+    assert (
+        "tiktoken is not installed" in counter.how
+        or f"has not fetched o200k_base (no fb374d419588a4632f3f557e76b4b70aebbca790 in {tmp_path}" in counter.how
+    )
+
+
+def test_text_is_counted_exactly_or_it_is_said_why_not() -> None:
+    counter = text_counter()
+    counted = [counter.count(text) for text, _ in MEASURED]
+    if counter.exact:
+        assert counted == [Count.exactly(exact) for _, exact in MEASURED]
+    else:
+        assert "to " in str(counted[0]) and "since" in counter.how
 
 
 @given(st.text(max_size=200))

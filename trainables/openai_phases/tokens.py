@@ -23,7 +23,8 @@ from typing import Any
 from trainables.openai_phases.spec import Detail
 
 ENCODING = "o200k_base"  # of gpt-4o and gpt-4.1
-_ENCODING_URL = f"https://openaipublic.blob.core.windows.net/encodings/{ENCODING}.tiktoken"
+_URL = f"https://openaipublic.blob.core.windows.net/encodings/{ENCODING}.tiktoken"
+_FILE_NAME = hashlib.sha1(_URL.encode(), usedforsecurity=False).hexdigest()  # under which tiktoken keeps it
 # A message's frame and the start of the answer, from OpenAI's guide to counting tokens of chats.
 MESSAGE_TOKENS = 3
 REPLY_TOKENS = 3
@@ -107,13 +108,19 @@ def message_tokens(messages: Iterable[Mapping[str, Any]], images: Count, counter
     return total
 
 
-@lru_cache(maxsize=1)
 def text_counter() -> TextCounter:
     """The best counter of this machine."""
+    folder = os.environ.get("TIKTOKEN_CACHE_DIR") or os.environ.get("DATA_GYM_CACHE_DIR")
+    return counter_of(Path(folder) if folder else Path(tempfile.gettempdir()) / "data-gym-cache")
+
+
+@lru_cache(maxsize=4)
+def counter_of(cache: Path) -> TextCounter:
+    """tiktoken with the encoding's file in `cache`, where it keeps what it has fetched; else bounds."""
     if importlib.util.find_spec("tiktoken") is None:
         return bounds("tiktoken is not installed")
-    if not _encoding_file().exists():
-        return bounds(f"tiktoken has not fetched {ENCODING} (no {_encoding_file().name} in its cache, TIKTOKEN_CACHE_DIR)")
+    if not (cache / _FILE_NAME).exists():
+        return bounds(f"tiktoken has not fetched {ENCODING} (no {_FILE_NAME} in {cache}, which TIKTOKEN_CACHE_DIR can change)")
     tiktoken = importlib.import_module("tiktoken")
     try:
         encoding = tiktoken.get_encoding(ENCODING)
@@ -133,13 +140,6 @@ def bounds(why: str, remedy: str = "") -> TextCounter:
 def _between(text: str) -> Count:
     n_bytes = len(text.encode("utf-8", "surrogatepass"))
     return Count(-(-n_bytes // _BYTES_PER_TOKEN), n_bytes)
-
-
-def _encoding_file() -> Path:
-    """Where tiktoken keeps the encoding's file."""
-    folder = os.environ.get("TIKTOKEN_CACHE_DIR") or os.environ.get("DATA_GYM_CACHE_DIR")
-    root = Path(folder) if folder else Path(tempfile.gettempdir()) / "data-gym-cache"
-    return root / hashlib.sha1(_ENCODING_URL.encode(), usedforsecurity=False).hexdigest()
 
 
 def _texts(content: Any) -> list[Any]:
