@@ -119,7 +119,12 @@ def events_of(name: str, n_trials: int, seed: int = 0, *, finalists: int = 0, re
     return log.entries
 
 
-FILES = {"confusion matrix": "confusion_matrix.json", "predictions": "predictions.csv", "phases": "phases.json"}
+FILES = {
+    "confusion matrix": "confusion_matrix.json",
+    "predictions": "predictions.csv",
+    "phases": "phases.json",
+    "stress tests": "stress.json",
+}
 
 
 def _one(log: Recorder, trial: str, i: int, point: dict[str, Any], top: float, rng: random.Random) -> None:
@@ -186,13 +191,17 @@ def write(folder: Path, entries: Sequence[Entry], files: bool = True) -> Path:
         texts = {
             "confusion_matrix.json": json.dumps({"classes": CLASSES, "true_by_predicted": counts}),
             "predictions.csv": "item,label,predicted\n" + "".join(f"{','.join(row)}\n" for row in answers),
-            "phases.json": json.dumps(
-                [{"phase": k, "resolution": 96, "images": 50 * (k + 1), "test/accuracy": 0.4 + 0.06 * k, "seconds": 5.0} for k in range(4)]
-            ),
+            "phases.json": json.dumps([_phase(k) for k in range(4)]),
+            "stress.json": json.dumps([{"phase": 3, "trained_at": 96, "tested_at": 48, "metrics": {"test/accuracy": 0.41}}]),
         }
         for path in named:
             (place / path).write_text(texts[path])
     return folder
+
+
+def _phase(k: int) -> dict[str, Any]:
+    metrics = {"test/accuracy": 0.4 + 0.06 * k, "val/f1_weighted": 0.38 + 0.06 * k, "test/f1/animals": 0.3}
+    return {"phase": k, "resolution": 96, "rows": 50, "start": "previous" if k else "base", "metrics": metrics, "seconds": 5.0}
 
 
 def _named_files(entries: Sequence[Entry]) -> Iterator[tuple[str, list[str]]]:

@@ -44,7 +44,7 @@ def test_a_person_finds_the_result_first_and_the_command_last(made: tuple[Docume
 
 
 def test_the_winner_has_an_interval_over_seeds_and_a_test_against_the_runner_up(made: tuple[Document, str, str]) -> None:
-    assert "95 % interval of the mean of 3 seeds" in made[0].cards[0].note
+    assert "(95 %), mean of 3 seeds" in made[0].cards[0].note
     said = made[0].sections[0].text[0]
     assert re.search(r"t0036 is better than the runner-up t0002 by 0\.\d+ \((paired t|Welch's t) test over .* seeds, p = 0\.0", said)
 
@@ -55,6 +55,15 @@ def test_every_plot_that_was_asked_for_is_there(made: tuple[Document, str, str])
     assert wanted <= names
     assert {name for name in names if name.startswith("slice-")} == {f"slice-{key}" for key in made_study.SPACE}
     assert any(name.startswith("contour-") for name in names)
+
+
+def test_the_phases_of_the_best_and_of_all_and_the_stress_test_stand_in_tables(made: tuple[Document, str, str]) -> None:
+    [phases] = [section for section in made[0].sections if section.name == "phases"]
+    by_trial, of_best, stress = phases.tables
+    assert by_trial.head == ("trial", "phase 0", "phase 1", "phase 2", "phase 3", "point") and len(by_trial.rows) == 26
+    assert of_best.head[:6] == ("phase", "resolution (pixels)", "rows", "start", "seconds (s)", "test/accuracy")
+    assert of_best.rows[3][:6] == ("3", "96", "50", "previous", "5", "0.5800")
+    assert stress.rows == (("3", "96", "48", "0.4100"),)
 
 
 def test_rungs_are_marked_on_the_learning_curves(made: tuple[Document, str, str]) -> None:

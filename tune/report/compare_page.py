@@ -29,6 +29,8 @@ def headline(found: Comparison) -> str:
     best = found.best
     if best is None:
         return f"None of {count(len(found.studies), 'study', 'studies')} has a finished trial with {found.metric}."
+    if len(found.studies) == 1:
+        return f"{best.label}: {found.metric} {number(best.value, found.unit)}."
     said = (
         f"{best.label} is best: {found.metric} {number(best.value, found.unit)} ({'higher' if found.mode == 'max' else 'lower'} is better)"
     )
@@ -71,7 +73,7 @@ def ranking(found: Comparison) -> Section:
         warnings.append(f"One training stands for {', '.join(once)}: a value that won a search is optimistic beside a mean of repeats.")
     numbers = frozenset({3, 4, *range(6, len(head))})
     table = Table(f"Best {found.metric} of each study, the best first", tuple(head), tuple(rows), numbers)
-    figure = _dots(found)
+    figure = _dots(found, beside=False)
     return Section("ranking", "Who is best", tuple(text), tuple(warnings), figures=(figure,) if figure else (), tables=(table,))
 
 
@@ -108,12 +110,15 @@ def beside_published(found: Comparison) -> Section:
         cells = ["-" if r is None else number(r.value, units[r.metric]) + _counted(r, paper.test_items) for r in results]
         sources = dict.fromkeys(r.source for r in results if r is not None)
         rows.append((system, "published", *cells, "; ".join(sources)))
-    text = [f"Published: {paper.paper}."] + ([paper.note] if paper.note else [])
+    text = [f"Published: {paper.paper}, on its own data and split: compare with studies of that data."] + (
+        [paper.note] if paper.note else []
+    )
     if paper.test_items is not None:
         text.append(f"Brackets: 95 % interval; for the published accuracies ours, from {paper.test_items:,} test items (Wilson).")
     head = ("system", "whose", *metrics, "source")
     table = Table("Ours beside the published numbers", head, tuple(rows), frozenset(range(2, 2 + len(metrics))))
-    return Section("published", "Beside the paper", tuple(text), tables=(table,))
+    figure = _dots(found, beside=True) if any(result.metric == found.metric for result in paper.results) else None
+    return Section("published", "Beside the paper", tuple(text), figures=(figure,) if figure else (), tables=(table,))
 
 
 def _estimated(facts: Facts, trial: TrialView | None, metric: str) -> str:
@@ -169,11 +174,11 @@ def points(found: Comparison) -> Section:
     return Section("points", "What they found", () if rows else ("No study has a best point.",), tables=tables)
 
 
-def _dots(found: Comparison) -> Figure | None:
-    """Values with their intervals, ours and the published ones of the same metric."""
+def _dots(found: Comparison, beside: bool) -> Figure | None:
+    """Values with their intervals: ours, and if `beside` the published ones of the same metric."""
     ours = [(each.label, each.value, each.interval) for each in found.studies if each.value is not None]
     theirs = []
-    if found.published is not None:
+    if beside and found.published is not None:
         n_items = found.published.test_items if found.metric.rsplit("/", 1)[-1] == "accuracy" else None
         for result in found.published.results:
             if result.metric == found.metric:
@@ -200,18 +205,18 @@ def _dots(found: Comparison) -> Figure | None:
                 hovertemplate=HOVER,
             )
         )
-    ticks = {"tickmode": "array", "tickvals": list(range(len(rows))), "ticktext": [plain(label, 32) for label in rows]}
+    ticks = {"tickmode": "array", "tickvals": list(range(len(rows))), "ticktext": [plain(label, 48) for label in rows]}
     return Figure(
-        "dots",
+        "dots-published" if beside else "dots",
         f"{found.metric} of the best of each study; bars are 95 % intervals where there is one.",
         f"{found.metric}: " + "; ".join(f"{label} {number(value, found.unit)}" for label, value, _ in (*ours, *theirs)) + ".",
         plot(
             data,
             xaxis={"title": {"text": plain(titled(found.metric, found.unit))}},
-            yaxis=ticks | {"range": [len(rows) - 0.5, -0.5], "zeroline": False},
+            yaxis=ticks | {"range": [len(rows) - 0.5, -0.8], "zeroline": False, "ticklabelposition": "inside top", "ticks": ""},
             showlegend=bool(theirs),
         ),
-        height_px=130 + 30 * len(rows),
+        height_px=120 + 40 * len(rows),
     )
 
 

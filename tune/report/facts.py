@@ -25,6 +25,7 @@ from tune.report.timeline import Timeline, timeline
 from tune.summary import all_metrics, state_of
 
 ReadFile = Callable[[TrialView, str], str | None]  # (trial, path relative to its folder) -> text
+MOST_ITEMS = 1_000_000
 AGREES_WITHIN = 1e-3  # a file of answers that gives another metric than was reported is not of this training
 PHASES, STRESS, CONFUSION, PREDICTIONS = "phases.json", "stress.json", "confusion_matrix.json", "predictions.csv"
 
@@ -233,7 +234,9 @@ class Facts:
         """The trial's answers, from its confusion matrix if it wrote none item by item (then nobody knows which item is which)."""
         found = self.predictions(trial)
         counted = self.confusion(trial) if found is None else None
-        return predictions.of_counts(counted.classes, counted.counts) if counted is not None else found
+        if counted is None or sum(map(sum, counted.counts)) > MOST_ITEMS:
+            return found
+        return predictions.of_counts(counted.classes, counted.counts)
 
     def confusion(self, trial: TrialView) -> Confusion | None:
         data = self._json(trial, CONFUSION)
@@ -243,7 +246,7 @@ class Facts:
         if not isinstance(classes, list) or not isinstance(counts, list) or not classes:
             return None
         square = len(counts) == len(classes) and all(isinstance(row, list) and len(row) == len(classes) for row in counts)
-        if not square or not all(isinstance(n, int) for row in counts for n in row):
+        if not square or not all(isinstance(n, int) and n >= 0 for row in counts for n in row):
             return None
         return Confusion(trial.trial, tuple(map(str, classes)), tuple(tuple(row) for row in counts))
 

@@ -47,7 +47,7 @@ def of_mean(values: Sequence[float]) -> Interval | None:
     if len(values) < 2:
         return None
     mean, error = float(np.mean(values)), float(stats.sem(values))
-    how = f"95 % interval of the mean of {len(values)} seeds (Student's t)"
+    how = f"mean of {len(values)} seeds (Student's t)"
     if error == 0:
         return Interval(mean, mean, how)
     low, high = stats.t.interval(LEVEL, len(values) - 1, loc=mean, scale=error)
@@ -68,13 +68,13 @@ def of_items(statistic: Callable[[np.ndarray], float], n_items: int, seed: int) 
         rng=np.random.default_rng(seed),
     )
     low, high = found.confidence_interval
-    return Interval(float(low), float(high), f"95 % interval over {n_items:,} test items (bootstrap, one training)")
+    return Interval(float(low), float(high), f"one training, {n_items:,} test items (bootstrap)")
 
 
 def of_share(share: float, n_items: int) -> Interval:
     """Wilson's interval of a share that was counted on `n_items`."""
     found = stats.binomtest(round(share * n_items), n_items).proportion_ci(LEVEL, method="wilson")
-    return Interval(float(found.low), float(found.high), f"95 % interval for {n_items:,} test items (Wilson, ours)")
+    return Interval(float(found.low), float(found.high), f"{n_items:,} test items (Wilson, ours)")
 
 
 def over_seeds(winner: Mapping[int, float], runner_up: Mapping[int, float]) -> Test | None:
@@ -89,7 +89,7 @@ def over_seeds(winner: Mapping[int, float], runner_up: Mapping[int, float]) -> T
         return Test(how, len(seeds), mean, 1.0 if abs(mean) < 1e-12 else 0.0, None)
     found = stats.ttest_1samp(differences, 0.0)
     low, high = found.confidence_interval(LEVEL)
-    return Test(how, len(seeds), mean, float(found.pvalue), Interval(float(low), float(high), "95 % interval of the difference"))
+    return Test(how, len(seeds), mean, float(found.pvalue), Interval(float(low), float(high), "difference"))
 
 
 def _unpaired(winner: Sequence[float], runner_up: Sequence[float]) -> Test | None:
@@ -102,7 +102,7 @@ def _unpaired(winner: Sequence[float], runner_up: Sequence[float]) -> Test | Non
         return Test(how, n, mean, 1.0 if mean == 0 else 0.0, None)
     found = stats.ttest_ind(winner, runner_up, equal_var=False)
     low, high = found.confidence_interval(LEVEL)
-    return Test(how, n, mean, float(found.pvalue), Interval(float(low), float(high), "95 % interval of the difference"))
+    return Test(how, n, mean, float(found.pvalue), Interval(float(low), float(high), "difference"))
 
 
 def over_items(winner_right: np.ndarray, runner_up_right: np.ndarray, seed: int) -> Test | None:

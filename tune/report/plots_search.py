@@ -220,12 +220,8 @@ def _log_ticks(low: float, high: float) -> dict[str, Any]:
     """1, 2 and 5 times the powers of ten between the ends; the powers alone where there are several."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     digits = (1,) if math.log10(high / low) > 2 else (1, 2, 5)
-    ticks = [
-        digit * 10.0**power
-        for power in powers
-        for digit in digits
-        if low <= digit * 10.0**power * (1 + 1e-9) and digit * 10.0**power <= high * (1 + 1e-9)
-    ]
+    every = [digit * 10.0**power for power in powers for digit in digits]
+    ticks = [tick for tick in every if low * (1 - 1e-9) <= tick <= high * (1 + 1e-9)]
     return {"tickvals": ticks, "ticktext": [setting(tick) for tick in ticks]}
 
 

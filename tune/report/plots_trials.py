@@ -171,7 +171,7 @@ def confusion(found: Confusion) -> Figure:
     )
     return Figure(
         "confusion",
-        f"{found.trial}: {right} of {sum(totals)} test items right. Numbers are items, the stronger the colour the larger their share of the true class.",
+        f"{found.trial}: {right} of {sum(totals)} test items right. Numbers are items, colour is their share of the true class.",
         f"Confusion matrix of {n} classes; {right} of {sum(totals)} on the diagonal.",
         plot(
             [heat],

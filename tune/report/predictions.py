@@ -43,6 +43,8 @@ class Predictions:
         label_N, predicted_N = self.label_N, self.predicted_N
         if rows is not None:
             label_N, predicted_N = label_N[rows], predicted_N[rows]
+        if not len(label_N):
+            return None
         if name == "accuracy":
             return float(np.mean(label_N == predicted_N))
         kind, _, average = name.partition("_")

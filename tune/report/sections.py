@@ -51,7 +51,7 @@ def cards(facts: Facts) -> tuple[Card, ...]:
             value, interval = facts.estimate(winner, objective.name)
             unit = facts.unit(objective.name)
             sure = (
-                f"{number(interval.low, unit)} to {number(interval.high, unit)}, {interval.how}"
+                f"{number(interval.low, unit)} to {number(interval.high, unit)} (95 %), {interval.how}"
                 if interval
                 else "one training, no interval"
             )

@@ -8,7 +8,15 @@ _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, 
 
 
 def _template(text: str, grid: str, card: str, veil: str, scale: list[list[Any]]) -> dict[str, Any]:
-    axis = {"gridcolor": grid, "linecolor": grid, "zerolinecolor": grid, "tickcolor": grid, "ticks": "outside", "ticklen": 4}
+    axis = {
+        "gridcolor": grid,
+        "linecolor": grid,
+        "zerolinecolor": grid,
+        "tickcolor": grid,
+        "tickfont": {"color": text},
+        "ticks": "outside",
+        "ticklen": 4,
+    }
     title = {"standoff": 8, "font": {"size": 13}}
     return {
         "layout": {
