@@ -9,6 +9,7 @@ business; nothing is sent from here.
 from __future__ import annotations
 
 import base64
+import contextlib
 import errno
 import hashlib
 import io
@@ -190,6 +191,8 @@ def _write(head: bytes, lines: Iterator[bytes], folder: Path, stem: str) -> Buil
     unfinished = folder / f"{stem}.{os.getpid()}.part"
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        for left in folder.glob(f"{stem}.*.part"):  # of a builder that was killed; a trial's folder has one builder
+            left.unlink(missing_ok=True)
         with open(unfinished, "wb") as file:
             file.write(head)
             for line in lines:
@@ -205,7 +208,8 @@ def _write(head: bytes, lines: Iterator[bytes], folder: Path, stem: str) -> Buil
         detail = f"{folder / stem}.jsonl cannot be written: {error.strerror or error}"
         raise StopStudy(reason, detail, "free space there, or give the study another --storage, then resume") from None
     finally:
-        unfinished.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            unfinished.unlink(missing_ok=True)
     return BuiltFile(path, digest.hexdigest(), size, n_lines)
 
 
