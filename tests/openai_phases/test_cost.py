@@ -26,6 +26,7 @@ from trainables.openai_phases.cost import (
     estimate_trial,
     for_ledger,
     price_load,
+    skipped_examples,
     span,
     usd,
 )
@@ -250,6 +251,19 @@ def test_cached_tokens_without_a_price_of_their_own_are_input() -> None:
 )
 def test_a_cancelled_job_is_billed_by_its_steps_until_the_server_says(steps: int, total: int | None, dollars: str) -> None:
     assert bill_cancelled(Amount("training", Decimal(4), Decimal(10), ""), steps, total).usd == Decimal(dollars)
+
+
+@pytest.mark.parametrize(("trained", "skipped"), [(18_000, 0), (17_400, 2), (17_995, 0), (0, 60), (20_000, 0)])
+def test_tokens_that_were_not_billed_tell_how_many_examples_were_skipped(trained: int, skipped: int) -> None:
+    load = PhaseLoad(Phase(1, None, "base", 3, 400, 0), 60, Count.exactly(6_000), Count.exactly(3), ())
+    assert skipped_examples(load, trained).low == skipped
+    assert skipped_examples(load, trained).high - skipped in (0, 1)
+
+
+def test_with_text_in_bounds_skipped_examples_are_only_bounded() -> None:
+    load = PhaseLoad(Phase(1, None, "base", 1, 400, 0), 10, Count(1_000, 4_000), Count.exactly(1), ())
+    assert skipped_examples(load, 1_500) == Count(0, 7)
+    assert skipped_examples(replace(load, epochs=Count(1, 50)), 1_500) == Count(0, 10)
 
 
 def test_bills_add_up() -> None:

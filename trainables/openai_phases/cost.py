@@ -15,7 +15,7 @@ from decimal import Decimal
 from trainables.data.sources import ImageTable
 from trainables.openai_phases.prices import By, Prices
 from trainables.openai_phases.spec import OpenaiPhasesSpec, is_tuned
-from trainables.openai_phases.tokens import TextCounter
+from trainables.openai_phases.tokens import Count, TextCounter
 from trainables.openai_phases.wire import Usage
 from trainables.openai_phases.workload import PhaseLoad, Questions, TrialLoad, trial_load
 
@@ -177,9 +177,9 @@ def bill_cancelled(training: Amount, steps: int, total_steps: int | None) -> Bil
     return Bill(training.high * done / total_steps, f"cancelled after {done} of {total_steps} steps of {usd(training.high)}")
 
 
-def bill_usage(prices: Prices, model: str, by: By, usage: Usage) -> Bill:
-    """Of answers of `model`, a tuned one or the base by its id. Cached tokens are a part of the input tokens."""
-    price = prices.tokens(model, by)
+def bill_usage(prices: Prices, model: str, by: By, usage: Usage, tuned: bool | None = None) -> Bill:
+    """Of answers of `model`; `tuned` None tells by its id whether it is. Cached tokens are a part of the input tokens."""
+    price = prices.tokens(model, by, tuned)
     cached_price = price.input if price.cached_input is None else price.cached_input
     fresh = usage.input_tokens - usage.cached_tokens
     parts = ((fresh, "input", price.input), (usage.cached_tokens, "cached", cached_price), (usage.output_tokens, "output", price.output))
@@ -191,6 +191,20 @@ def bill_hosting(prices: Prices, hours: Decimal) -> Bill:
     """Of a model that was deployed for so long."""
     price = prices.table.hosting_usd_per_hour
     return Bill(price * hours, f"{_digits(hours)} hours hosted x ${_digits(price)}/h")
+
+
+def skipped_examples(load: PhaseLoad, trained_tokens: int) -> Count:
+    """How many examples of a phase the server seems to have left out, from the tokens it billed for all passes.
+
+    It says nothing of pictures that it skips (people, faces, addresses that do not answer). Whole examples are meant, of the mean
+    length; with a count of text that has only bounds the low figure is 0 in most cases.
+    """
+    if not load.n_examples or not load.epochs.exact or not load.epochs.low:
+        return Count(0, load.n_examples)
+    passed = load.epochs.low
+    low, high = (max(0, tokens * passed - trained_tokens) for tokens in (load.tokens.low, load.tokens.high))
+    each = load.tokens * passed
+    return Count(min(load.n_examples, low * load.n_examples // each.low), min(load.n_examples, -(-high * load.n_examples // each.high)))
 
 
 def for_ledger(dollars: Decimal) -> float:

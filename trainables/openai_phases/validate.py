@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from trainables.data import decode
 from trainables.openai_phases.examples import Found, look_at_example, look_at_question
 from trainables.openai_phases.jsonl import BOM, CHAT_ENDPOINT
 from trainables.openai_phases.limits import Limits
@@ -52,7 +53,7 @@ def check_file(path: Path, use: Use, dialect: Dialect, limits: Limits, rates: Im
 def look_at_file(path: Path, use: Use, dialect: Dialect, limits: Limits, rates: ImageRates, counter: TextCounter) -> FileReport:
     """Everything that can be said of a file without sending it. Raises UserError if it cannot be read."""
     try:
-        with open(path, "rb") as file:
+        with decode.quiet(), open(path, "rb") as file:
             return _Look(path.name, use, dialect, limits, rates, counter).at(file.readline)
     except OSError as error:
         raise UserError(Problem(str(path), f"it cannot be read: {error.strerror or error}", "name a file that you may read")) from None
