@@ -143,8 +143,8 @@ class ImageSpec(_Part):
         if (self.transport == "url") != (self.url_template is not None):
             raise ValueError("transport url needs url_template, and transport base64 does not use it")
         if self.url_template is not None:
-            if not _URL.match(self.url_template) or "{id}" not in self.url_template:
-                raise ValueError("url_template must begin with http:// or https:// and hold {id}")
+            if not _URL.fullmatch(self.url_template) or "{id}" not in self.url_template:
+                raise ValueError("url_template must be http(s)://host/path that holds {id}, without user, password, query or fragment")
             left = self.url_template
             for known in _URL_FIELDS:
                 left = left.replace(known, "")
