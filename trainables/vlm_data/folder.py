@@ -27,11 +27,16 @@ class Problems:
 
     def __init__(self) -> None:
         self._found: list[Problem] = []
+        self._known: set[tuple[object, str]] = set()
         self._more: Counter[tuple[str, str]] = Counter()  # (sort, fix) -> how many
         self.warnings: list[str] = []
 
     def add(self, sort: str, at: object, got: str, fix: str) -> None:
-        """`at` is turned into text only if it is shown: finding a line in a large file takes a moment."""
+        """`at` is turned into text only if it is shown: finding a line in a large file takes a moment. A problem is told once, though
+        a file is read for each split."""
+        if (at, got) in self._known:
+            return
+        self._known.add((at, got))
         self._more[sort, fix] += 1
         if self._more[sort, fix] <= _SHOWN:
             self._found.append(Problem(printable(str(at)), printable(got), fix))

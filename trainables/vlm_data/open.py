@@ -64,10 +64,11 @@ def open_rows(spec: VlmDataSpec) -> VlmTable:
     contents = _contents([row for rows in chosen.values() for row in rows], spec, problems)
     cut = len(set(_splits_of_parts(spec).values())) < len(NAMES)
     chosen = _without_leaks(chosen, contents, spec, cut, problems)
+    problems.raise_if_any(where)  # first, for rows left out above may be why a part is empty
     for part in NAMES:
         if not chosen[part]:
-            got = "no row is in it" if parts[part] or any(by_split.values()) else "no rows"
-            problems.add("empty part", f"{where}: {part}", got, "give more rows, other parts, or other shares in trainable.data.split")
+            got, fix = "no row is in it", "give more rows, other parts, or other shares in trainable.data.split"
+            problems.add("empty part", f"{where}: {part}", got, fix)
     problems.raise_if_any(where)
     return _table(chosen, contents, spec, problems.warnings)
 
@@ -137,8 +138,9 @@ def _divided(by_split: dict[str, list[Row]], spec: VlmDataSpec, where: str, prob
     whole_source = spec.entry.splits == ("all",)
     keys = _contents(rows, spec, problems) if whole_source else {id(row): row.image.name if row.image else row.id for row in rows}
     drawn = split_rows([row.label or "" for row in rows], [keys[id(row)] for row in rows], _shares(spec.split, missing))
+    side = [name if name in missing else "train" for name in drawn]  # a part of no share still gets a group or two: they are train's
     for part in ("train", *missing):
-        parts[part] = [row for row, name in zip(rows, drawn, strict=True) if name == part]
+        parts[part] = [row for row, name in zip(rows, side, strict=True) if name == part]
     if not whole_source:
         problems.warnings.append(f"{' and '.join(missing)} taken out of the source's {given['train']}")
     return parts
