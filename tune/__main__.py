@@ -68,13 +68,17 @@ def check(study: Path, sets: tuple[str, ...], print_: bool) -> None:
     phasetune check configs/studies/quickstart.yaml
     phasetune check configs/studies/quickstart.yaml --set budget.trials=4 --print
     """
+    from tune.adapters.past_studies import read_warm_start
     from tune.check import check as check_study
     from tune.check import resolved_text
     from tune.load import load_study
 
     loaded = load_study(study, sets)
+    warm = read_warm_start(loaded.spec)
     if print_:
         click.echo(resolved_text(loaded))
+    if warm is not None:
+        click.echo(f"warm start from {warm.source}", err=True)
     for note in check_study(loaded):
         click.echo(f"note: {note}", err=True)
     click.echo(f"{study} is sound", err=True)

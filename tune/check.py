@@ -11,13 +11,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from tune.core.promotion import ladders
-from tune.core.sampler_spec import GridSampler, TpeSampler
-from tune.core.scheduler_spec import AshaScheduler, HyperbandScheduler
-from tune.core.space import Choose
+from tune.core.sampler_spec import CmaesSampler, GpSampler, GridSampler, Nsga2Sampler, Nsga3Sampler, TpeSampler
+from tune.core.scheduler_spec import AshaScheduler, HyperbandScheduler, NoScheduler
+from tune.core.space import Choice, Choose
 from tune.core.spec import listed
 from tune.load import LoadedStudy, leaves_of
 
 _VALUE_WIDTH = 60
+_MANY_FOR_GP = 500
 _SECTION_GAP = ""
 
 
@@ -49,15 +50,16 @@ def _notes_on_search(loaded: LoadedStudy) -> Iterator[str]:
         yield "space is empty: every trial has the same configuration and differs in its seed only"
     if isinstance(spec.sampler, GridSampler) and trials is not None and size is not None and trials < size:
         yield f"the grid has {size} points and budget.trials is {trials}: the last {size - trials} are not tried"
+    branching = [key for key, param in spec.space.params if isinstance(param, Choose)]
     if isinstance(spec.sampler, TpeSampler):
         if trials is not None and trials <= spec.sampler.n_startup:
             yield (
                 f"budget.trials is {trials} and sampler.n_startup {spec.sampler.n_startup}: all trials are random, "
                 "TPE's model is never used"
             )
-        branching = [key for key, param in spec.space.params if isinstance(param, Choose)]
         if branching and not spec.sampler.multivariate:
             yield f"{listed(branching)} has branches: with sampler.multivariate: true TPE learns within each"
+    yield from _notes_on_models(loaded, branching)
     if isinstance(spec.scheduler, (AshaScheduler, HyperbandScheduler)):
         rungs = ladders(spec.scheduler)[0][1]
         if trials is not None and trials < spec.scheduler.factor * 2:
@@ -65,6 +67,26 @@ def _notes_on_search(loaded: LoadedStudy) -> Iterator[str]:
                 f"budget.trials is {trials} and scheduler.factor {spec.scheduler.factor}: with so few it judges each rung "
                 f"(after {spec.scheduler.axis} {listed(rungs)}, counted from 0) against hardly any others"
             )
+
+
+def _notes_on_models(loaded: LoadedStudy, branching: list[str]) -> Iterator[str]:
+    """What gp, cmaes, nsga2 and nsga3 leave to chance, and what they never hear of."""
+    spec = loaded.spec
+    sampler, trials = spec.sampler, spec.budget.trials
+    if not isinstance(sampler, (GpSampler, CmaesSampler, Nsga2Sampler, Nsga3Sampler)):
+        return
+    random = branching
+    if isinstance(sampler, CmaesSampler):
+        random = [key for key, param in spec.space.params if isinstance(param, (Choose, Choice))]
+    if random:
+        inner = "" if isinstance(sampler, CmaesSampler) else "the keys within the branches of "
+        yield f"{sampler.kind} leaves {inner}{listed(random)} to independent random draws; tpe models them"
+    if not isinstance(spec.scheduler, NoScheduler):
+        yield f"{sampler.kind} learns from trials that ran to their end; of those that {spec.scheduler.kind} stops it hears nothing, tpe does"
+    if isinstance(sampler, (Nsga2Sampler, Nsga3Sampler)) and trials is not None and trials <= sampler.population:
+        yield f"budget.trials is {trials} and sampler.population {sampler.population}: all trials are the first generation, nothing evolves"
+    if isinstance(sampler, GpSampler) and (trials is None or trials > _MANY_FOR_GP):
+        yield f"gp needs seconds for a suggestion after some {_MANY_FOR_GP} complete trials, and ever more; tpe does not"
 
 
 def _notes_on_cluster(loaded: LoadedStudy) -> Iterator[str]:

@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 from tune.adapters import study_dir as directory
 from tune.adapters.housekeeping import Housekeeping
 from tune.adapters.journal_file import JournalFile, read_entries
+from tune.adapters.past_studies import read_warm_start
 from tune.core.errors import Problem, StopStudy, UserError
 from tune.core.fold import JournalWriter, StudyFold
-from tune.core.journal import Entry, Noted, StudyStarted
-from tune.core.ports import Point, Sampler
+from tune.core.journal import Entry, Noted, StudyStarted, WarmStarted
+from tune.core.ports import Point
 from tune.core.rules import Rules
 from tune.core.search import Search
 from tune.core.secrets import has_password, masked
@@ -73,13 +74,14 @@ def start(loaded: LoadedStudy, options: Options) -> Finished:
     _check_tracking_uri(options.tracking_uri)
     spec = loaded.spec
     entry = _catalog_entry(spec)
+    warm = read_warm_start(spec)
     facts = _look_at_data(spec, entry)
     with placed(spec, options.address, options.foreground) as place:
         study_dir = directory.create(options.storage, spec.study.name)
         environment = directory.environment(spec.study.seed) | {"options": _kept_options(options)}
         directory.write_facts(study_dir, loaded.resolved, environment)
         started = StudyStarted(spec.study.name, spec.digest, loaded.resolved, environment)
-        return _conduct(study_dir, spec, entry, options, place, [], started, facts)
+        return _conduct(study_dir, spec, entry, options, place, [], started, facts, warm)
 
 
 def resume(study_dir: Path, options: Options) -> Finished:
@@ -104,7 +106,7 @@ def resume(study_dir: Path, options: Options) -> Finished:
         )
     entry = _catalog_entry(spec)
     with placed(spec, options.address, options.foreground) as place:
-        return _conduct(study_dir, spec, entry, options, place, past, None, None)
+        return _conduct(study_dir, spec, entry, options, place, past, None, None, None)
 
 
 def _kept_options(options: Options) -> dict[str, Any]:
@@ -171,19 +173,10 @@ def _judge_of_points(spec: StudySpec, entry: Any) -> Callable[[Point], dict[str,
 
 def make_search(spec: StudySpec, rules: Rules, journal: JournalWriter) -> Search:
     """Sampler and scheduler of a study, as `run`, `resume` and the simulator use them."""
-    from tune.adapters.optuna_search import GridSearch, TruthfulOptunaSearch, make_sampler
+    from tune.adapters.samplers import make_sampler_of
     from tune.adapters.schedulers import make_scheduler
 
-    sampler: Sampler
-    if spec.sampler.kind == "grid":
-        sampler = GridSearch(spec.space, spec.first)
-    else:
-        made = (
-            make_sampler("tpe", spec.study.seed, multivariate=spec.sampler.multivariate, n_startup=spec.sampler.n_startup)
-            if spec.sampler.kind == "tpe"
-            else make_sampler("random", spec.study.seed)
-        )
-        sampler = TruthfulOptunaSearch(spec.space, rules.goal, spec.study.name, made, spec.first)
+    sampler = make_sampler_of(spec.sampler, rules.goal, spec.space, study=spec.study.name, seed=spec.study.seed, first=spec.first)
     return Search(rules, sampler, make_scheduler(spec.scheduler, rules.goal, spec.study.seed), journal)
 
 
@@ -236,6 +229,7 @@ def _conduct(
     past: list[Entry],
     started: StudyStarted | None,
     facts: dict[str, Any] | None,
+    warm: WarmStarted | None,
 ) -> Finished:
     from tune.adapters.mlflow_log import MlflowProjection, default_tracking_uri, ui_command
 
@@ -264,7 +258,9 @@ def _conduct(
                 for old in past[-1:]:  # the projection reads the journal itself, up to this entry
                     projection.offer(old)
                 journal.listeners += [projection.offer, view.on_entry, Housekeeping(study_dir, fold).on_entry]
-                search.begin(started, place.words)
+                search.begin(started, place.words, warm)
+                if warm is not None:
+                    view.say(f"warm start from {warm.source}")
                 if facts is not None:
                     search.note(Noted("data", facts))
                 view.say(f"study directory {_short(study_dir)}; if it is cut off, go on with: {resume_command}")

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tune.adapters.past_studies import read_warm_start
 from tune.core.errors import Problem, UserError
 from tune.core.fold import JournalWriter, StudyFold, TrialView
 from tune.core.journal import Noted, StudyStarted
@@ -42,10 +43,12 @@ def simulate(loaded: LoadedStudy, table_path: Path, *, by_trial: bool = False, w
     table = open_table(table_path, spec, by_trial)
     rules = _rules(spec, table, workers)
     _check_ends(loaded, rules, table)
+    warm = read_warm_start(spec)
     study_dir, environment = _study_dir(loaded, storage)
     store, clock, fold = MemoryJournal(), VirtualClock(), StudyFold(rules.goal)
     search = make_search(spec, rules, JournalWriter(store, clock, fold))
-    search.begin(StudyStarted(spec.study.name, spec.digest, loaded.resolved, environment), f"{workers} slot(s) of a virtual clock")
+    started = StudyStarted(spec.study.name, spec.digest, loaded.resolved, environment)
+    search.begin(started, f"{workers} slot(s) of a virtual clock", warm)
     search.note(Noted("table", {"file": str(table_path), "rows": len(table.rows), "points": table.n_points, "by_trial": by_trial}))
     longest = getattr(spec.scheduler, "max", None)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from tune.adapters.optuna_search import GridSearch, TruthfulOptunaSearch, make_sampler
+from tune.adapters.grid_search import GridSearch
+from tune.adapters.optuna_search import TruthfulOptunaSearch, make_sampler
 from tune.adapters.schedulers import NoScheduler, SeededASHA
 from tune.core.cost import Budget
 from tune.core.fold import JournalWriter, StudyFold

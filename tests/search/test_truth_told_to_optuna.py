@@ -7,7 +7,8 @@ from optuna.trial import TrialState
 from ray.tune.search.optuna import OptunaSearch
 
 from tests.search.fakes import SPACE, goal
-from tune.adapters.optuna_search import GridSearch, TruthfulOptunaSearch, make_sampler
+from tune.adapters.grid_search import GridSearch
+from tune.adapters.optuna_search import TruthfulOptunaSearch, make_sampler
 from tune.core.space import Choice, Float, Int, Space
 
 

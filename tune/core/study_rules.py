@@ -17,9 +17,9 @@ from tune.core.metrics import Mode
 from tune.core.patch import PatchError
 from tune.core.ports import Point
 from tune.core.promotion import ladders
-from tune.core.sampler_spec import GridSampler, Sampler
+from tune.core.sampler_spec import CmaesSampler, GridSampler, Nsga3Sampler, Sampler, TpeSampler
 from tune.core.scheduler_spec import AshaScheduler, HyperbandScheduler, MedianScheduler, NoScheduler, PatienceScheduler, Scheduler
-from tune.core.space import Float, Int, Place, Space, extremes
+from tune.core.space import Choice, Float, Int, Place, Space, extremes
 from tune.core.spec import Mistake, Outline, listed, shown, validated
 from tune.core.study import ClusterPart, Kind, MetricPart, ObjectivePart
 
@@ -168,6 +168,33 @@ def _grid_is_finite(sampler: Sampler, space: Space, kind: Kind) -> Iterator[Mist
         yield Mistake(("sampler", "kind"), got, "give each float a step or a choice, or use the sampler random or tpe")
 
 
+def _sampler_takes_the_goal(
+    sampler: Sampler, metric: MetricPart | None, objectives: tuple[ObjectivePart, ...], kind: Kind
+) -> Iterator[Mistake]:
+    n_objectives = sum(part.mode is not None for part in objectives) if objectives else 1
+    if isinstance(sampler, CmaesSampler) and n_objectives > 1:
+        yield Mistake(
+            ("sampler", "kind"), f"cmaes, which has one objective, with {n_objectives}", "use nsga2, tpe or gp, or keep one objective"
+        )
+    if isinstance(sampler, Nsga3Sampler) and n_objectives == 1:
+        yield Mistake(("sampler", "kind"), "nsga3, which is for several objectives, with one", "use nsga2, tpe or gp")
+
+
+def _cmaes_has_numbers(sampler: Sampler, space: Space, kind: Kind) -> Iterator[Mistake]:
+    """The covariance of fewer than two numbers is none."""
+    if not isinstance(sampler, CmaesSampler):
+        return
+    numeric = [p.key for p in space.places() if not p.under and not isinstance(p.param, Choice) and len(extremes(p.param)) > 1]
+    if len(numeric) < 2:
+        got = f"cmaes over {listed(numeric) or 'no number'} alone; it needs two int or float keys outside branches"
+        yield Mistake(("sampler", "kind"), got, "use tpe or gp")
+
+
+def _group_is_used(sampler: Sampler, kind: Kind) -> Iterator[Mistake]:
+    if isinstance(sampler, TpeSampler) and sampler.group and not sampler.multivariate:
+        yield Mistake(("sampler", "group"), "true without multivariate", "add multivariate: true, or remove group")
+
+
 def _first_is_inside(first: tuple[Point, ...], space: Space, kind: Kind) -> Iterator[Mistake]:
     for i, point in enumerate(first):
         for fault in space.faults(point):
@@ -288,6 +315,9 @@ _RULES: tuple[tuple[tuple[str, ...], Callable[..., Iterator[Mistake]]], ...] = (
     (("scheduler", "trainable"), _ladder_fits),
     (("scheduler", "trainable", "space"), _ladder_is_as_long_as_a_trial),
     (("sampler", "space"), _grid_is_finite),
+    (("sampler", "space"), _cmaes_has_numbers),
+    (("sampler", "metric", "objectives"), _sampler_takes_the_goal),
+    (("sampler",), _group_is_used),
     (("first", "space"), _first_is_inside),
     (("first", "trainable", "space"), _first_can_run),
     (("first", "sampler", "space"), _first_is_whole),
