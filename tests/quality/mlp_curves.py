@@ -19,7 +19,7 @@ from tests.quality.problems import VALUE, Problem
 from tune.core.space import Choice, Float, Space
 from tune.core.table import Row, Run, Table
 
-N_STEPS, N_POINTS, SEED, WHOLE_TRIALS = 27, 2000, 20260101, 60
+N_STEPS, N_POINTS, SEED, WHOLE_TRIALS = 27, 2000, 20260101, 40
 SPACE = Space(
     (
         ("lr", Float(1e-4, 3.0, log=True)),
