@@ -201,6 +201,7 @@ def test_gqa_as_a_person_reads_it(layout: Layout) -> None:
     assert [(row.id, row.answers) for row in table.rows] == [("00930152", ("yes",)), ("01930152", ("yes",)), ("02930152", ("yes",))]
 
 
+@pytest.mark.slow
 def test_easy_vqa_is_what_its_page_says() -> None:
     pytest.importorskip("easy_vqa")
     table = open_rows(VlmDataSpec(reader="easy_vqa", pictures="trust"))

@@ -27,11 +27,12 @@ def option_letter(prediction: str, n_choices: int) -> str | None:
     """The option that an answer names, or None: a single letter, a letter with a full stop, or "The answer is X".
 
     Source: llava/eval/eval_science_qa.py of haotian-liu/LLaVA, for A to E; here as many letters as there are choices. Anything else,
-    such as the words of an option, is no answer there and none here.
+    such as the words of an option, is no answer there and none here. Two readings are ours: a letter with a full stop and nothing after
+    it is an answer, and "The answer is Arizona" is not A.
     """
-    said = prediction.replace("\n", ". ").strip()
+    said = prediction.strip().replace("\n", ". ")
     known = LETTERS[:n_choices]
-    if len(said) == 1 or (len(said) == 2 and said[1] in ".)"):
+    if len(said) == 1 or (len(said) == 2 and said[1] == "."):
         found = said[0]
     else:
         hit = _STARTS.match(said) or _SAYS.search(said)
