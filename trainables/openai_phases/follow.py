@@ -110,6 +110,7 @@ class Service:
         status, since = "", self.pace.time.now()
         while True:
             job = self.pace.harmless(key, lambda: self.wire.job(job_id))
+            self.submissions.cancel_twins(key)
             decisions = [on_event(event) for event in self._new_events(key, job_id, heard)]
             if job.ended:
                 return self._end(key, job, tuple(heard.values()))

@@ -154,6 +154,16 @@ class Submissions:
         if held is not None:
             self.log.append(Void(kind, key, held.attempt, self._now(), why))
 
+    def cancel_twins(self, key: str) -> None:
+        """Cancel other jobs of the attempt, if it was sent more than once: an early sending may take effect very late."""
+        held = standing(self.log.records(), "job", key).held
+        sent = [r for r in self.log.records() if isinstance(r, Intent) and held is not None and r.attempt == held.attempt]
+        if held is None or len(sent) < 2 or not self.wire.profile.keeps_metadata:
+            return
+        for job in self.pace.harmless(key, lambda: list(self.wire.jobs({ATTEMPT: held.attempt}))):
+            if job.metadata.get(ATTEMPT) == held.attempt and job.id != held.id and not job.ended:
+                self.pace.harmless(key, lambda job_id=job.id: self.wire.cancel_job(job_id))  # type: ignore[misc]
+
     # --- the protocol ---------------------------------------------------------------------------------------------------------
 
     def _ensure(
