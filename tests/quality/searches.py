@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from tests.quality.problems import VALUE, Problem
-from tune.core.ports import Decision, Point
+from tune.core.ports import Answer, Decision, Point, Question
 from tune.core.search import Assignment, trial_seed
 from tune.core.space import Choice, Float, Int, Leaf
 from tune.core.virtual import Searching, VirtualClock
@@ -49,11 +49,11 @@ class Foreign:
         if len(self.points) >= MAX_TRIALS:
             return "over"
         name = f"t{len(self.points):04d}"
-        self.points[name] = self.ask(name)
+        self.points[name] = self.propose(name)
         self.active.add(name)
         return Assignment(name, "search", self.points[name], 1, trial_seed(self.seed, name))
 
-    def ask(self, name: str) -> Point:
+    def propose(self, name: str) -> Point:
         raise NotImplementedError
 
     def started(self, trial: str, slot: int, after_step: int | None = None) -> None:
@@ -62,7 +62,7 @@ class Foreign:
     def report(self, trial: str, step: int, metrics: Mapping[str, float]) -> Decision:
         raise NotImplementedError
 
-    def charge_usd(self, trial: str, usd: float) -> None:
+    def ask(self, trial: str, question: Question) -> Answer:
         raise AssertionError("these tables know no money")
 
     def finish(self, trial: str, metrics: Mapping[str, float], files: Mapping[str, str]) -> None:
@@ -126,7 +126,7 @@ class PlainOptuna(Foreign):
         self._trials: dict[str, Any] = {}
         self._last: dict[str, float] = {}
 
-    def ask(self, name: str) -> Point:
+    def propose(self, name: str) -> Point:
         trial = self._trials[name] = self._study.ask()
         return self.problem.space.draw(lambda key, param: _suggest(trial, key, param))
 
@@ -177,7 +177,7 @@ class StockRay(Foreign):
         settings: dict[str, Any] = {"time_attr": STEP, "metric": VALUE, "mode": self.problem.mode}
         self._asha = ASHAScheduler(**settings, grace_period=GRACE, reduction_factor=FACTOR, max_t=27) if many else None
 
-    def ask(self, name: str) -> Point:
+    def propose(self, name: str) -> Point:
         point = self._search.suggest(name)
         if self._asha is not None:
             self._asha.on_trial_add(None, _Stub(name))
@@ -231,7 +231,7 @@ class SyneTune(Foreign):
         self._scheduler = getattr(baselines, name)(space, **wanted)
         self._trials: dict[str, Any] = {}
 
-    def ask(self, name: str) -> Point:
+    def propose(self, name: str) -> Point:
         from datetime import datetime
 
         from syne_tune.backend.trial_status import Trial

@@ -13,7 +13,7 @@ import numpy as np
 
 from tests.quality.problems import VALUE, Problem
 from tests.quality.searches import Found, Method
-from tune.core.ports import Decision, Point
+from tune.core.ports import Answer, Decision, Point, Question
 from tune.core.search import Assignment
 from tune.core.table import Run
 from tune.core.virtual import Searching, VirtualClock, VirtualSlots
@@ -88,8 +88,8 @@ class _Watched:
         self.whole += step == self._n_steps - 1
         return self._search.report(trial, step, metrics)
 
-    def charge_usd(self, trial: str, usd: float) -> None:
-        self._search.charge_usd(trial, usd)
+    def ask(self, trial: str, question: Question) -> Answer:
+        return self._search.ask(trial, question)
 
     def finish(self, trial: str, metrics: Mapping[str, float], files: Mapping[str, str]) -> None:
         self._search.finish(trial, metrics, files)

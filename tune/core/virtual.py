@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from tune.core.ports import Decision
+from tune.core.ports import Answer, Decision, Question, Spend
 from tune.core.rules import Assignment
 from tune.core.table import Run
 
@@ -51,7 +51,7 @@ class Searching(Protocol):
 
     def report(self, trial: str, step: int, metrics: Mapping[str, float]) -> Decision: ...
 
-    def charge_usd(self, trial: str, usd: float) -> None: ...
+    def ask(self, trial: str, question: Question) -> Answer: ...
 
     def finish(self, trial: str, metrics: Mapping[str, float], files: Mapping[str, str]) -> None: ...
 
@@ -111,7 +111,7 @@ class VirtualSlots:
         attempt.step += 1
         self._last_steps[trial] = step
         if attempt.run.usd[step]:
-            self._search.charge_usd(trial, attempt.run.usd[step])
+            self._search.ask(trial, Spend(f"step {step}", attempt.run.usd[step]))
         decision = self._search.report(trial, step, metrics)
         if attempt.step == attempt.run.n_steps:
             self._leave(slot, attempt, metrics)
