@@ -17,12 +17,12 @@ from tests.quality.__main__ import COLUMNS
 from tests.quality.final_tables import _PlainDataOnly
 from tests.quality.lcdb_curves import LEVELS, MEMBER, N_STEPS, _levels, _reduce
 from tests.quality.problems import Problem, run_of
-from tests.quality.searches import METHODS, WITH_CURVES
+from tests.quality.searches import METHODS, WITH_CURVES, Method, ours
 from tests.quality.studies import SHARES, SLOTS, _regrets, run_study
 from tune.core.ports import Point
 from tune.core.space import Float, Space
 
-OURS_AND_RIVALS = ["ours, no scheduler", "Optuna, halving pruner", "Ray, OptunaSearch + ASHA"]
+AS_OPTUNA = Method("ours", "phasetune", True, ours({"kind": "tpe", "constant_liar": False}, {"kind": "none"}))
 
 
 def made_problem(n_steps: int) -> Problem:
@@ -60,8 +60,9 @@ def test_the_incumbent_is_the_best_at_the_highest_step_so_far() -> None:
     assert _regrets(made_problem(2), reports, [0.5, 1, 2, 3, 4]) == pytest.approx((1.0, 0.6, 0.2, 0.2, 0.6))
 
 
-def test_without_curves_ours_optuna_and_ray_try_the_same_points() -> None:
-    found = [run_study(made_problem(1), METHODS[name], seed=5).regrets for name in OURS_AND_RIVALS]
+def test_without_curves_and_constant_liar_ours_optuna_and_ray_try_the_same_points() -> None:
+    methods = (AS_OPTUNA, METHODS["Optuna, halving pruner"], METHODS["Ray, OptunaSearch + ASHA"])
+    found = [run_study(made_problem(1), method, seed=5).regrets for method in methods]
     assert found[0] == found[1] == found[2]
     assert found[0][-1] < found[0][0]
 
