@@ -188,6 +188,7 @@ def test_a_folder_asks_for_each_listing_once(tmp_path: Path) -> None:
         ({"reader": "vqav2", "source": "x", "text_field": "title"}, "reader vqav2 has no text field title; it has question"),
         ({"reader": "vqav2", "source": "x", "prompt": "short"}, "no prompt is called short"),
         ({"reader": "vqav2", "source": "x", "prompt": "option_letter"}, "asks for an option's letter, and rows of vqav2 have no options"),
+        ({"reader": "vqav2", "source": "x", "prompt": "clipart_class"}, "asks for a class, and rows of vqav2 have none"),
         ({"reader": "mvsa", "source": "x", "parts": {"train": "train"}}, "reader mvsa has no splits of its own"),
     ],
 )

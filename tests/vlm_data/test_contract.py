@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -96,6 +97,22 @@ def test_llava_json_as_a_person_reads_it(layout: Layout) -> None:
     assert (rows["7"].text, rows["7"].answers) == ("Describe it.", ("A wall.",))
     assert rows["identity_0"].text == "What is it?" and rows["identity_0"].image is not None
     assert str(rows["7"].at).endswith("train.json:24")
+
+
+def test_llava_json_may_be_a_file_of_lines_with_its_pictures_elsewhere(tmp_path: Path, layout: Layout) -> None:
+    turns = [{"from": "human", "value": "<image>\nWhat?"}, {"from": "gpt", "value": "This."}]
+    lines = [json.dumps({"id": str(k), "image": "c.jpg", "conversations": turns}) for k in range(2)]
+    pictures = layout("llava_json") / "coco"
+    other = json.dumps({"id": "2", "image": "000000033471.jpg", "conversations": turns})
+    for name in ("c.jpg", "000000033471.jpg"):
+        assert (pictures / name).exists()
+    (tmp_path / "a.jsonl").write_text("\n".join([*lines, "", other, json.dumps({"id": "3", "conversations": turns})]))
+    spec = VlmDataSpec(reader="llava_json", source=str(tmp_path / "a.jsonl"), image_folder=str(pictures), imageless="keep")
+    table = open_rows(spec)
+    assert sorted(row.id for row in table.rows) == ["0", "1", "2", "3"]
+    assert [str(row.at).rpartition(":")[2] for row in sorted(table.rows, key=lambda row: row.id)] == ["1", "2", "4", "5"]
+    part = {table.rows[i].id: name for name, numbers in table.split.items() for i in numbers}
+    assert part["0"] == part["1"]
 
 
 def test_scienceqa_as_a_person_reads_it(layout: Layout) -> None:

@@ -55,6 +55,7 @@ class Folder:
         self.root, self.download, self.undecodable, self.problems = root, download, undecodable, problems
         self._listings: dict[Path, frozenset[str]] = {}
         self._parsed: dict[Path, Any] = {}
+        self._pictures: dict[tuple[str, ...], Picture | None] = {}
 
     def has(self, *names: str) -> Path | None:
         """The first of these relative paths that is there."""
@@ -136,10 +137,12 @@ class Folder:
 
     def picture(self, at: At, *names: str) -> Picture | None:
         """The first of these relative paths that is there; none is a problem."""
-        for name in names:
-            path = self.root / name
-            if self._exists(path):
-                return Picture(printable(name), partial(read_file, path))
+        if names not in self._pictures:  # many questions ask about one picture
+            found = next((name for name in names if self._exists(self.root / name)), None)
+            self._pictures[names] = None if found is None else Picture(printable(found), partial(read_file, self.root / found))
+        picture = self._pictures[names]
+        if picture is not None:
+            return picture
         fix = "put it there or leave the row out"
         self.problems.add("missing picture", at, f"there is no {' or '.join(map(str, names))} in {self.root}", fix)
         return None

@@ -7,6 +7,7 @@ set that is a loading script has to be read in its published layout instead.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ def read(spec: VlmDataSpec, wanted: list[str], where: str, problems: Problems) -
     loaded = _loaded(spec, where)
     parts = dict(loaded) if isinstance(loaded, dict) else {"all": loaded}
     found: dict[str, Iterator[Row]] = {}
+    if wanted == ["all"]:  # a reader that knows no splits: all that there is, to be divided here
+        return {"all": chain.from_iterable(_rows(spec, part, data, where, problems) for part, data in parts.items())}
     for name in wanted:
         same = [part for part in parts if part == name or SPLIT_WORDS.get(part, part) == SPLIT_WORDS.get(name, name)]
         if not same:

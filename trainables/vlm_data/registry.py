@@ -42,6 +42,10 @@ class Reader:
     def has_choices(self) -> bool:
         return self.task == "choice"
 
+    @property
+    def has_labels(self) -> bool:
+        return self.task == "class"
+
 
 _AT = "trainables.vlm_data.readers."
 _COCO = "images of COCO train2014 and val2014 (cocodataset.org) as train2014/ and val2014/"

@@ -129,4 +129,6 @@ class VlmDataSpec(_Part):
             raise ValueError(f"reader {self.reader} has no splits of its own; leave parts out and set split")
         if PROMPTS[self.prompt_name].answer == "letter" and not entry.has_choices:
             raise ValueError(f"prompt {self.prompt_name} asks for an option's letter, and rows of {self.reader} have no options")
+        if PROMPTS[self.prompt_name].answer == "label" and not entry.has_labels:
+            raise ValueError(f"prompt {self.prompt_name} asks for a class, and rows of {self.reader} have none")
         return self
