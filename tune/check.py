@@ -54,7 +54,8 @@ def _notes_on_search(loaded: LoadedStudy) -> Iterator[str]:
     if isinstance(spec.sampler, TpeSampler):
         if trials is not None and trials <= spec.sampler.n_startup:
             yield (
-                f"budget.trials is {trials} and sampler.n_startup {spec.sampler.n_startup}: all trials are random, "
+                f"budget.trials is {trials} and sampler.n_startup {spec.sampler.n_startup}: "
+                f"all trials are {spec.sampler.startup.replace('_', '-')}, "
                 "TPE's model is never used"
             )
         if branching and not spec.sampler.multivariate:
@@ -82,7 +83,8 @@ def _notes_on_models(loaded: LoadedStudy, branching: list[str]) -> Iterator[str]
         inner = "" if isinstance(sampler, CmaesSampler) else "the keys within the branches of "
         yield f"{sampler.kind} leaves {inner}{listed(random)} to independent random draws; tpe models them"
     if not isinstance(spec.scheduler, NoScheduler):
-        yield f"{sampler.kind} learns from trials that ran to their end; of those that {spec.scheduler.kind} stops it hears nothing, tpe does"
+        cut = spec.scheduler.kind
+        yield f"{sampler.kind} learns from trials that ran to their end; of those that {cut} stops it hears nothing, tpe does"
     if isinstance(sampler, (Nsga2Sampler, Nsga3Sampler)) and trials is not None and trials <= sampler.population:
         yield f"budget.trials is {trials} and sampler.population {sampler.population}: all trials are the first generation, nothing evolves"
     if isinstance(sampler, GpSampler) and (trials is None or trials > _MANY_FOR_GP):

@@ -60,12 +60,20 @@ CASES: list[tuple[str, str, tuple[str, str, str]]] = [
     (
         "{kind: tpe, n_startup: 5}",
         "{kind: tpa}",
-        ("study.yaml:4: sampler", "kind: tpa (did you mean 'tpe'?)", "set kind to one of tpe, random, grid"),
+        (
+            "study.yaml:4: sampler",
+            "kind: tpa (did you mean 'tpe'?)",
+            "set kind to one of tpe, gp, cmaes, nsga2, nsga3, quasi_random, random, grid",
+        ),
     ),
     (
         "{kind: tpe, n_startup: 5}",
         "{n_startup: 5}",
-        ("study.yaml:4: sampler", "a mapping with n_startup, without kind", "add kind: tpe | random | grid"),
+        (
+            "study.yaml:4: sampler",
+            "a mapping with n_startup, without kind",
+            "add kind: tpe | gp | cmaes | nsga2 | nsga3 | quasi_random | random | grid",
+        ),
     ),
     (
         "{kind: tpe, n_startup: 5}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import optuna
+import pytest
 from optuna.trial import TrialState
 from ray.tune.search.optuna import OptunaSearch
 
@@ -107,3 +108,68 @@ def test_a_grid_walks_every_point_once_first_points_first() -> None:
         points.append(point)
     assert points[0] == {"a": "y", "b": 3, "c": 1.0}
     assert len(points) == 18 and len({tuple(p.items()) for p in points}) == 18
+
+
+def test_a_paused_trial_looks_pruned_and_a_promoted_one_is_complete_once() -> None:
+    search = ours()
+    search.ask("t0")
+    search.observe("t0", 0, (0.1,))
+    search.pause("t0")
+    assert seen_by_samplers(search) == [(TrialState.PRUNED, {0: 0.1})]
+    search.promote("t0")
+    search.observe("t0", 1, (0.3,))
+    assert seen_by_samplers(search) == [(TrialState.PRUNED, {0: 0.1, 1: 0.3})], "it counts by what it has shown while it runs on"
+    search.tell("t0", "complete", (0.4,))
+    search.ask("t1")
+    assert [state for state, _ in seen_by_samplers(search)] == [TrialState.COMPLETE, TrialState.RUNNING]
+    assert search._ot_study.trials[0].value == 0.4
+
+
+@pytest.mark.parametrize("multivariate", [False, True])
+def test_tpe_learns_from_paused_trials_as_from_pruned_ones(multivariate: bool) -> None:
+    def asked_after(end: str) -> list[dict]:
+        search = TruthfulOptunaSearch(SPACE, goal("m", "max"), "s", make_sampler("tpe", 1, multivariate=multivariate, n_startup=5))
+        for i in range(12):
+            point = search.ask(f"t{i}")
+            search.observe(f"t{i}", 0, (point["lr"],))
+            if end == "pause":
+                search.pause(f"t{i}")
+            elif end == "tell":
+                search.tell(f"t{i}", "pruned", (point["lr"],))
+        return [search.ask(f"n{i}") for i in range(4)]
+
+    assert asked_after("pause") == asked_after("tell") != asked_after("nothing")
+
+
+@pytest.mark.parametrize("multivariate", [False, True])
+def test_keeping_away_from_running_points_changes_nothing_with_one_slot(multivariate: bool) -> None:
+    def asked(constant_liar: bool, slots: int) -> list[dict]:
+        made = make_sampler("tpe", 1, multivariate=multivariate, constant_liar=constant_liar, n_startup=3)
+        search = TruthfulOptunaSearch(SPACE, goal("m", "max"), "s", made)
+        points = []
+        for i in range(24):
+            points.append(search.ask(f"t{i}"))
+            if i >= slots - 1:
+                search.tell(f"t{i - slots + 1}", "complete", (points[i - slots + 1]["lr"],))
+        return points
+
+    assert asked(True, 1) == asked(False, 1)
+    assert asked(True, 4) != asked(False, 4)
+
+
+def test_without_branches_groups_change_nothing() -> None:
+    space = Space((("lr", Float(1e-5, 1e-1, log=True)), ("depth", Int(1, 8)), ("batch", Choice((8, 16)))))
+
+    def asked(group: bool) -> list[dict]:
+        search = TruthfulOptunaSearch(space, goal("m", "max"), "s", make_sampler("tpe", 1, multivariate=True, group=group, n_startup=3))
+        points = []
+        for i in range(20):
+            points.append(search.ask(f"t{i}"))
+            search.tell(f"t{i}", "complete", (points[i]["lr"],))
+        return points
+
+    assert asked(True) == asked(False)
+
+
+def seen_by_samplers(search: TruthfulOptunaSearch) -> list[tuple[TrialState, dict[int, float]]]:
+    return [(trial.state, trial.intermediate_values) for trial in search._ot_study.get_trials(deepcopy=False)]

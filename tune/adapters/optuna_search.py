@@ -93,7 +93,7 @@ class TruthfulOptunaSearch(OptunaSearch):
         self._n_asked = 0
         self._goal = goal
         self._hearing = hearing
-        self._storage = _StorageWithPauses()
+        self._storage = _StorageWithPauses(len(goal.objectives))
         self._last_steps: dict[int, int] = {}  # number of an Optuna trial -> last step observed
         self._worst: Values = ()  # of each objective among complete trials
         names = [objective.name for objective in goal.objectives]
@@ -126,7 +126,9 @@ class TruthfulOptunaSearch(OptunaSearch):
 
     def _observe(self, asked: Any, step: int, values: Values) -> None:
         self._last_steps[asked.number] = step
-        if not self._goal.several:  # Optuna keeps no intermediate values of several objectives
+        if self._goal.several:  # of which Optuna keeps no intermediate values
+            self._storage.last_values[asked._trial_id] = list(values)
+        else:
             asked.report(values[0], step)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
@@ -177,7 +179,7 @@ class TruthfulOptunaSearch(OptunaSearch):
     def _cut_short(self, asked: Any) -> float:
         """The violation that ranks a pruned trial of several objectives below complete ones, the later the better.
 
-        Optuna keeps no values of such a trial, and its TPE breaks when it has to take one for a good one.
+        Optuna cannot order such trials, which have no intermediate values.
         """
         return 1.0 / (2.0 + self._last_steps.get(asked.number, -1)) if self._goal.several else 0.0
 
@@ -267,12 +269,26 @@ class _Swapped:
 
 
 class _StorageWithPauses(optuna.storages.InMemoryStorage):
-    """To samplers a trial in `paused` is one that was pruned at its last value: they learn from it, and it may yet go on."""
+    """To samplers a trial in `paused` is one that was pruned at its last value: they learn from it, and it may yet go on.
 
-    def __init__(self) -> None:
+    Of several objectives a pruned trial has its last values, or zeros: Optuna's TPE reads them before it leaves infeasible trials
+    out, and breaks on a trial that has none.
+    """
+
+    def __init__(self, n_objectives: int) -> None:
         super().__init__()
         self.paused: set[int] = set()
+        self.last_values: dict[int, list[float]] = {}  # of several objectives
+        self._n_objectives = n_objectives
         self._shown: dict[int, tuple[optuna.trial.FrozenTrial, optuna.trial.FrozenTrial]] = {}
+
+    def set_trial_state_values(self, trial_id: int, state: optuna.trial.TrialState, values: Sequence[float] | None = None) -> bool:
+        if state == optuna.trial.TrialState.PRUNED and values is None:
+            values = self._values_of_pruned(trial_id)
+        return super().set_trial_state_values(trial_id, state, values)
+
+    def _values_of_pruned(self, trial_id: int) -> list[float] | None:
+        return self.last_values.get(trial_id, [0.0] * self._n_objectives) if self._n_objectives > 1 else None
 
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[optuna.trial.TrialState] | None = None
@@ -288,6 +304,8 @@ class _StorageWithPauses(optuna.storages.InMemoryStorage):
         if known is None or known[0] is not trial:
             pruned = copy.copy(trial)
             pruned.state = optuna.trial.TrialState.PRUNED
+            if self._n_objectives > 1:
+                pruned.values = self._values_of_pruned(trial._trial_id)
             known = self._shown[trial._trial_id] = (trial, pruned)
         return known[1]
 

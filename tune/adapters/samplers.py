@@ -95,13 +95,15 @@ def _cmaes(spec: CmaesSampler, goal: Goal, space: Space, seed: int, past: Sequen
     elif kept:
         point = kept[goal.order([trial.values for trial in kept])[0]].point
         best = {key: point[key] for key in numeric}
-    sampler = optuna.samplers.CmaEsSampler(
-        seed=seed,
-        popsize=spec.population,
-        x0=best,
-        source_trials=source,
-        warn_independent_sampling=False,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        sampler = optuna.samplers.CmaEsSampler(
+            seed=seed,
+            popsize=spec.population,
+            x0=best,
+            source_trials=source,
+            warn_independent_sampling=False,
+        )
     return InKnownSpace(sampler, numeric)
 
 
