@@ -97,11 +97,12 @@ def settle(world: World) -> None:
     kept = world.store.get("server", "settled") or {"t": now}
     at = min(kept["t"], now)
     while True:
-        due = [(t, job["id"]) for job in world.store.all("job") if (t := _next_t(world, job, at)) is not None and t <= now]
+        all_jobs = world.store.all("job")
+        due = [(t, i) for i, job in enumerate(all_jobs) if (t := _next_t(world, job, at)) is not None and t <= now]
         if not due:
             break
-        at, job_id = min(due)
-        _step(world, world.store.get("job", job_id) or {}, at)
+        at, i = min(due)  # of two at the same time the older job
+        _step(world, all_jobs[i], at)
     if kept["t"] != now or "stored" not in kept:
         world.store.put("server", "settled", {"t": now, "stored": True})
 

@@ -28,7 +28,11 @@ class IntentFile:
             self._lock.acquire(timeout=wait_s)
         except Timeout:
             raise RetryTrial("intents_in_use", f"another process still writes {path.name}; it may be an earlier attempt") from None
-        self._records = _mended(path)
+        try:
+            self._records = _mended(path)
+        except FailTrial:
+            self._lock.release()
+            raise
         existed = path.exists()
         self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - held until close
         if not existed:

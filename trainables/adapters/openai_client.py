@@ -203,14 +203,16 @@ class OpenAIWire:
         return self._call(read)
 
     def _call(self, call: Callable[[], T], creating: bool = False) -> T:
+        failure: Exception
         try:
             return call()
         except openai.APIError as error:
             if self._strict and isinstance(error, openai.APIResponseValidationError):
                 raise
-            raise meaning(error, self.profile, self._key, creating) from None
+            failure = meaning(error, self.profile, self._key, creating)
         except (AttributeError, TypeError, IndexError) as error:  # the package hands an answer that is no object on as it came
-            raise Unsure(f"an answer of an unknown shape: {error}") from None
+            failure = Unsure(f"an answer of an unknown shape: {error}")
+        raise failure  # outside the handlers, so that it does not hold the package's error with its headers
 
 
 def _file(file: FileObject) -> RemoteFile:
