@@ -1,0 +1,210 @@
+"""One rank of two: trains a tiny LLaVA's last block and connector with every method on several engines and writes what it saw.
+
+    python -m tests.spider.two_ranks RANK RENDEZVOUS_FILE OUT.json
+
+The reference for SPIDER is a loop of its own in plain torch over whole batches; it shares no code with engines or methods.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tests.peft_methods.tiny import inputs, llava
+from trainables.adapters.engine import Engine, open_engine
+from trainables.engine_spec import AdamWSpec, EngineSpec, ZeroSpec
+from trainables.peft_methods.build import build, parameter_groups
+from trainables.peft_methods.spec import PeftSpec
+from trainables.spider.methods import Keeping, keep_method, load_method, save_method
+from trainables.spider.spec import KeepSpec
+from trainables.spider.tensors import TrainedTensors
+from tune.core.errors import FailTrial
+
+BATCH, STEPS, CLIP, LR, ACCUMULATION, SEED = 8, 5, 0.5, 5e-3, 2, 11
+TUNED = PeftSpec.model_validate({"method": "full", "full": {"last_layers": 1}, "connector": "tuned"})
+ENGINES: dict[str, ZeroSpec | None] = {
+    "ddp": None,
+    "zero0": ZeroSpec(stage=0),
+    "zero2": ZeroSpec(stage=2),
+    "zero3": ZeroSpec(stage=3, persistence_threshold_elements=0),
+}
+OTHERS = {
+    "full": {"method": "full"},
+    "l1": {"method": "l1", "l1": {"weight": 0.3}},
+    "l2": {"method": "l2", "l2": {"weight": 300.0}},
+    "magnitude": {"method": "magnitude"},
+    "random_half": {"method": "random_half"},
+    "half_tensors": {"method": "random_half", "random_half": {"unit": "tensor"}},
+    "dare": {"method": "dare", "dare": {"drop": 0.5}},
+    "grafting": {"method": "grafting"},
+    "tailor": {"method": "tailor"},
+}
+
+
+def batch_of(step: int) -> dict[str, Tensor]:
+    return inputs(seed=1000 + step, n_samples=BATCH)
+
+
+class Training:
+    """One engine with one method."""
+
+    def __init__(self, rank: int, name: str, keep: dict[str, Any], seed: int = 0) -> None:
+        reporter: Any = SimpleNamespace(rank=rank, world_size=2, device="cpu")
+        self.rank = rank
+        adapted = build(llava(seed), TUNED, seed=0)
+        spec = EngineSpec(zero=ENGINES[name], accumulation=ACCUMULATION)
+        self.engine: Engine = open_engine(
+            adapted.module,
+            parameter_groups(adapted, lr=LR, weight_decay=0.1),
+            optimizer=AdamWSpec(eps=1e-6),
+            engine=spec,
+            batch=BATCH,
+            clip_grad_norm=CLIP,
+            reporter=reporter,
+        )
+        tensors = TrainedTensors(self.engine, rank=rank, world_size=2)
+        self.method = keep_method(KeepSpec.model_validate(keep), tensors, engine=spec, clip_grad_norm=CLIP, seed=SEED)
+        self.keeping = Keeping(self.method, self.engine, ACCUMULATION)
+
+    def train(self, steps: range) -> None:
+        self.engine.module.train()
+        for step in steps:
+            batch = batch_of(step)
+            for share in torch.arange(BATCH).split(self.engine.micro_batch)[self.rank :: 2]:
+                self.engine.backward(self.engine.forward(**{key: value[share] for key, value in batch.items()}).loss)
+                ended = self.keeping.step()
+            assert ended, "the whole batch was seen"
+
+    def calibrate(self) -> None:
+        sample = {key: value[self.rank :: 2] for key, value in batch_of(0).items()}
+        self.engine.forward(**sample)
+
+    def weights(self) -> dict[str, Tensor]:
+        """Of what is trained, whole, on rank 0."""
+        trained = {name for name, parameter in self.engine.module.named_parameters() if parameter.requires_grad}
+        return {name: tensor for name, tensor in self.engine.weights().items() if name in trained}
+
+
+def pretrained() -> dict[str, Tensor]:
+    adapted = build(llava(0), TUNED, seed=0)
+    return {name: parameter.detach().clone() for name, parameter in adapted.trained()}
+
+
+def reference() -> dict[str, Tensor]:
+    """SPIDER written out once more, over whole batches on one rank."""
+    adapted = build(llava(0), TUNED, seed=0)
+    groups = parameter_groups(adapted, lr=LR, weight_decay=0.1)
+    optimizer = torch.optim.AdamW([{key: group[key] for key in ("params", "lr", "weight_decay")} for group in groups], eps=1e-6)  # type: ignore[literal-required]
+    trained = dict(adapted.trained())
+    w0 = {name: p.detach().clone() for name, p in trained.items()}
+    total = {name: torch.zeros_like(p) for name, p in trained.items()}
+    adapted.module.train()
+
+    def z(x: Tensor) -> Tensor:
+        return torch.zeros_like(x) if float(x.std()) == 0 else (x - x.mean()) / x.std()
+
+    for step in range(STEPS):
+        optimizer.zero_grad()
+        adapted.module(**batch_of(step)).loss.backward()
+        nn.utils.clip_grad_norm_(list(trained.values()), CLIP)
+        for name, p in trained.items():
+            assert p.grad is not None
+            total[name] += p.grad
+        optimizer.step()
+        with torch.no_grad():
+            for name, p in trained.items():
+                g, s = torch.sigmoid(z(w0[name].abs())), torch.sigmoid(z(total[name].abs()))
+                mask = torch.where(g < s, s / (g + s), 0.0)
+                if (mask != 0).any():
+                    mask = (mask / mask[mask != 0].mean()).clamp(max=1)
+                p.copy_(w0[name] * (1 - mask) + p * mask)
+    return {name: p.detach() for name, p in trained.items()}
+
+
+def apart(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
+    """Largest absolute difference; 0 on ranks that hold no weights."""
+    assert a.keys() == b.keys()
+    return max((float((a[name] - b[name]).abs().max()) for name in a), default=0.0)
+
+
+def kept_share(weights: dict[str, Tensor], w0: dict[str, Tensor]) -> float:
+    """Share of entries that are bit-equal to the pretrained ones."""
+    equal = sum(int((weights[name] == w0[name]).sum()) for name in weights)
+    return equal / max(1, sum(tensor.numel() for tensor in weights.values()))
+
+
+def main() -> None:
+    rank, rendezvous, out = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=2)
+    w0 = pretrained()
+    wanted = reference() if rank == 0 else {}
+    seen: dict[str, Any] = {"reference moved": apart(wanted, w0) if rank == 0 else 0.0}
+    for name in ENGINES:
+        training = Training(rank, name, {"method": "spider"})
+        training.train(range(2))
+        folder = shared_folder(rank)
+        training.engine.save(folder)
+        save_method(training.method, folder, rank=rank, world_size=2)
+        training.train(range(2, STEPS))
+        weights = training.weights()
+        owned = [tensor.numel() for key, tensor in training.method.state_dict().items() if key.startswith("w0.")]
+        training.engine.close()
+        torch.distributed.barrier()
+        again = Training(rank, name, {"method": "spider"}, seed=7)
+        again.engine.load(folder)
+        load_method(again.method, folder, rank=rank, world_size=2)
+        again.train(range(2, STEPS))
+        resumed = again.weights()
+        again.engine.close()
+        seen[f"spider/{name}"] = {
+            "apart": apart(weights, wanted),
+            "resumed apart": apart(resumed, weights),
+            "kept share": kept_share(weights, w0),
+            "owned": sum(owned),
+            "files": sorted(file.name for file in folder.iterdir()),
+        }
+    finals: dict[str, dict[str, Tensor]] = {}
+    for label, keep in OTHERS.items():
+        for name in ("ddp", "zero3"):
+            training = Training(rank, name, keep)
+            training.train(range(3))
+            training.method.at_end(training.calibrate)
+            finals[f"{label}/{name}"] = training.weights()
+            training.engine.close()
+        first = finals[f"{label}/ddp"]
+        seen[label] = {
+            "apart": apart(finals[f"{label}/zero3"], first),
+            "kept share": kept_share(first, w0),
+            "from full": apart(first, finals["full/ddp"]),
+            "change": sum(float((first[name] - w0[name]).abs().mean()) for name in first),
+            "untouched tensors": sum(torch.equal(first[name], w0[name]) for name in first),
+            "tensors": len(first),
+        }
+    try:
+        other = Training(rank, "ddp", {"method": "magnitude"})
+        load_method(other.method, folder, rank=rank, world_size=2)
+    except FailTrial as error:
+        seen["mismatch"] = str(error)
+    out.write_text(json.dumps(seen))
+    torch.distributed.barrier()
+
+
+def shared_folder(rank: int) -> Path:
+    """A new folder both ranks see."""
+    made = [tempfile.mkdtemp() if rank == 0 else ""]
+    torch.distributed.broadcast_object_list(made)
+    return Path(made[0])
+
+
+if __name__ == "__main__":
+    main()
