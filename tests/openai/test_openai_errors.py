@@ -9,7 +9,6 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-import httpx2
 import pytest
 
 from tests.openai.making import BASE, KEY_ENV, Bench, MemoryLog, question
@@ -121,7 +120,7 @@ def test_an_answer_that_was_lost_and_may_be_billed_is_counted(bench: Bench) -> N
     ],
 )
 def test_every_form_of_retry_after_is_read(headers: dict[str, str], seconds: float | None) -> None:
-    assert retry_after_s(httpx2.Headers(headers)) == seconds
+    assert retry_after_s(headers) == seconds
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from aiohttp import web
-from multidict import MultiMapping
 
 from tests.openai_server import api, faults, jobs
 from tests.openai_server.calls import Call
@@ -176,7 +175,9 @@ def _truth_key(row: Mapping[str, str]) -> str:
 
 async def _read(request: web.Request, path: str) -> Call:
     """Raises ValueError for a body that is no JSON."""
-    query, body, form = _flat(request.query), {}, {}
+    query = {name: request.query[name] for name in request.query}
+    body: dict[str, Any] = {}
+    form: dict[str, str | tuple[str, bytes]] = {}
     if request.content_type.startswith("multipart/"):
         posted = await request.post()
         for name, value in posted.items():
@@ -186,10 +187,6 @@ async def _read(request: web.Request, path: str) -> Call:
         if not isinstance(body, dict):
             raise ValueError("not an object")
     return Call(request.method, path, query, body, form)
-
-
-def _flat(query: MultiMapping[str]) -> dict[str, str]:
-    return {name: query[name] for name in query}
 
 
 async def started(app: App, port: int) -> tuple[web.AppRunner, int]:

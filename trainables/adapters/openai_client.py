@@ -216,7 +216,7 @@ class OpenAIWire:
 
 
 def _file(file: FileObject) -> RemoteFile:
-    return RemoteFile(file.id, file.filename or "", file.bytes or 0, file.purpose or "", file.status or "", float(file.created_at or 0))
+    return RemoteFile(file.id, _word(file.filename), file.bytes or 0, _word(file.purpose), _word(file.status), float(file.created_at or 0))
 
 
 def _job(job: FineTuningJob) -> RemoteJob:
@@ -224,9 +224,9 @@ def _job(job: FineTuningJob) -> RemoteJob:
     hyperparameters = (supervised.hyperparameters if supervised else None) or job.hyperparameters
     return RemoteJob(
         id=job.id,
-        status=job.status or "",
-        base=job.model or "",
-        training_file=job.training_file or "",
+        status=_word(job.status),
+        base=_word(job.model),
+        training_file=_word(job.training_file),
         t=float(job.created_at or 0),
         validation_file=job.validation_file,
         model=job.fine_tuned_model,
@@ -237,8 +237,8 @@ def _job(job: FineTuningJob) -> RemoteJob:
         finished_t=job.finished_at,
         estimated_finish_t=job.estimated_finish,
         result_files=tuple(job.result_files or ()),
-        error_code=(error.code or "") if error else "",  # present with nulls in it, at times
-        error_message=(error.message or "") if error else "",
+        error_code=_word(error.code) if error else "",  # present with nulls in it, at times
+        error_message=_word(error.message) if error else "",
     )
 
 
@@ -249,8 +249,8 @@ def _event(event: FineTuningJobEvent) -> JobEvent:
     return JobEvent(
         id=event.id,
         t=float(event.created_at or 0),
-        level=event.level or "info",
-        message=event.message or "",
+        level=_word(event.level) or "info",
+        message=_word(event.message),
         step=None if step is None else int(step),
         total_steps=None if total_steps is None else int(total_steps),
         metrics=numbers,
@@ -262,8 +262,8 @@ def _batch(batch: Batch) -> RemoteBatch:
     errors = (batch.errors.data if batch.errors else None) or []
     return RemoteBatch(
         id=batch.id,
-        status=batch.status or "",
-        input_file=batch.input_file_id or "",
+        status=_word(batch.status),
+        input_file=_word(batch.input_file_id),
         t=float(batch.created_at or 0),
         metadata=batch.metadata or {},
         output_file=batch.output_file_id,
@@ -272,8 +272,13 @@ def _batch(batch: Batch) -> RemoteBatch:
         n_completed=counts.completed if counts else 0,
         n_failed=counts.failed if counts else 0,
         usage=Usage(usage.input_tokens, usage.input_tokens_details.cached_tokens, usage.output_tokens) if usage else None,
-        errors=tuple((error.code or "", error.message or "") for error in errors),
+        errors=tuple((_word(error.code), _word(error.message)) for error in errors),
     )
+
+
+def _word(value: object) -> str:
+    """What the service should have said; the empty string where it said nothing."""
+    return "" if value is None else str(value)
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:

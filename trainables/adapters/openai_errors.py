@@ -7,9 +7,9 @@ from None, with the service's words after the key, and whatever looks like one, 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 
-import httpx2
 import openai
 
 from trainables.openai_phases.follow import MODERATION, MODERATION_FIX, model_gone
@@ -18,6 +18,7 @@ from tune.core.errors import FailTrial, StopStudy
 
 GONE = re.compile(r"deprecated|retired|shut ?down|no longer (supported|available|offered)", re.IGNORECASE)
 GONE_CODES = frozenset({"model_deprecated", "model_retired", "model_shut_down", "model_not_available", "DeploymentModelRetired"})
+NEVER_LEFT = frozenset({"ConnectError", "ConnectTimeout", "UnsupportedProtocol"})  # of whichever HTTP package openai uses
 LOOKS_LIKE_KEY = re.compile(r"\b(sk|key|pk)-[A-Za-z0-9_*\-]{6,}")
 DETAIL_CHARS = 600  # of a service's message; a row of data may be quoted in it
 
@@ -28,7 +29,7 @@ def meaning(error: openai.APIError, profile: Profile, key: str, creating: bool) 
     """`creating`: a missing model then is the order's fault, not something that is still being loaded."""
     said = struck(_message(error), key)
     if isinstance(error, openai.APIConnectionError):
-        never_left = isinstance(error.__cause__, (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.UnsupportedProtocol))
+        never_left = type(error.__cause__).__name__ in NEVER_LEFT
         return Unsure(f"{profile.base_url}: {said}", sent=not never_left)
     if not isinstance(error, openai.APIStatusError):
         return Unsure(f"an answer that could not be read: {said}")
@@ -60,7 +61,7 @@ def meaning(error: openai.APIError, profile: Profile, key: str, creating: bool) 
     return FailTrial("refused", detail)
 
 
-def retry_after_s(headers: httpx2.Headers) -> float | None:
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
     """Seconds of `retry-after-ms` or `Retry-After`, which may also be a date; that is taken relative to the answer's own `Date`."""
     for name, scale in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
         try:
