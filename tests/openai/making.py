@@ -94,10 +94,10 @@ class Bench:
         self.pace = Pace(self.time, tell=self.time.waits.append)
         self.profile = Profile("local", server.base_url, api_key_env=KEY_ENV, timeout_s=5)
         self.new_id = Counter()
-        self._wires: dict[tuple[Any, ...], OpenAIWire] = {}
+        self._wires: dict[str, OpenAIWire] = {}
 
     def wire(self, strict: bool = True, **profile: Any) -> OpenAIWire:
-        asked = (strict, *sorted(profile.items()))
+        asked = repr((strict, sorted(profile.items())))
         if asked not in self._wires:
             self._wires[asked] = OpenAIWire(replace(self.profile, **profile), strict)
         return self._wires[asked]

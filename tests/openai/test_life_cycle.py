@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
-from tests.openai.making import BASE, Bench, MemoryLog, label, question, write_batch, write_rows
+from tests.openai.making import BASE, KEY_ENV, Bench, MemoryLog, label, question, write_batch, write_rows
 from tests.openai_server import learning
 from trainables.openai_phases.follow import Deadlines
 from trainables.openai_phases.wire import JobEvent, Usage
 from tune.core.errors import FailTrial
 
+pytestmark = pytest.mark.slow
 START = Callable[..., Bench]
 
 
@@ -142,6 +143,18 @@ def test_the_result_file_reads_the_same_plain_or_base64_under_either_head(start:
     assert result.curve[-1].metrics["valid_mean_token_accuracy"] == result.checkpoints[-1].metrics["valid_mean_token_accuracy"]
     assert set(result.curve[0].metrics) == {"train_loss", "train_mean_token_accuracy"}
     assert ".ft-" in str(result.model) if dialect == "azure_foundry" else str(result.model).startswith("ft:")
+
+
+def test_azures_own_fields_reach_the_service(start: START) -> None:
+    bench = start(dialect="azure_foundry")
+    with pytest.raises(FailTrial, match="trainingType: 'Cheap' is not offered"):
+        bench.submissions(wire=bench.wire(job_extra={"trainingType": "Cheap"})).ensure_job("phase-1", bench.job_order())
+    assert bench.submissions(wire=bench.wire(job_extra={"trainingType": "GlobalStandard"})).ensure_job("phase-1", bench.job_order())
+
+
+def test_a_job_that_the_key_cannot_see_is_named_with_the_variable_of_the_key(bench: Bench) -> None:
+    with pytest.raises(FailTrial, match=f"job_missing: ftjob-none is not at .* or the key in {KEY_ENV} is of another project"):
+        bench.service().follow_job("phase-1", "ftjob-none")
 
 
 @pytest.mark.parametrize(

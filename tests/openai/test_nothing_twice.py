@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +14,12 @@ import pytest
 
 from tests.openai.killing import Bomb, Killed, MinedLog, MinedWire
 from tests.openai.making import Bench, MemoryLog, write_batch
-from trainables.adapters.intent_file import IntentFile
+from trainables.adapters.intent_file import IntentFile, guard_in
 from trainables.openai_phases.intents import Held, Intent, Void
-from trainables.openai_phases.protocol import ATTEMPT
+from trainables.openai_phases.protocol import ATTEMPT, Submissions
 from tune.core.errors import FailTrial, PhasetuneError
 
+pytestmark = pytest.mark.slow
 START = Callable[..., Bench]
 CREATIONS = {"file": "POST /v1/files$", "job": "POST /v1/fine_tuning/jobs$", "batch": "POST /v1/batches$"}
 
@@ -76,7 +78,6 @@ def outcomes(bench: Bench, path: Path, at: int | None) -> Bomb:
     return bomb
 
 
-@pytest.mark.slow
 def test_killed_at_every_point_of_the_protocol_and_started_again_it_leaves_one_of_each(bench: Bench, tmp_path: Path) -> None:
     points = outcomes(bench, tmp_path / "whole.jsonl", None).names
     assert {"before create_job", "after create_job", "after append Intent", "before upload", "after create_batch"} <= set(points)
@@ -88,7 +89,6 @@ def test_killed_at_every_point_of_the_protocol_and_started_again_it_leaves_one_o
         assert_one_of_each(bench)
 
 
-@pytest.mark.slow
 def test_killed_again_at_every_point_of_its_recovery_it_leaves_one_of_each(bench: Bench, tmp_path: Path) -> None:
     points = outcomes(bench, tmp_path / "whole.jsonl", None).names
     first = points.index("after create_job")
@@ -125,7 +125,6 @@ def test_an_answer_that_does_not_come_leaves_one_of_each(bench: Bench, what: str
     assert_one_of_each(bench)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("what", CREATIONS)
 def test_a_timeout_after_the_service_has_accepted_leaves_one_of_each(bench: Bench, what: str) -> None:
     bench.server.fault(CREATIONS[what], preset="timeout_after_accept")
@@ -182,6 +181,19 @@ def test_two_trials_with_the_same_file_share_one_upload(bench: Bench) -> None:
     assert bench.calls().count("POST /files") == 1
 
 
+def test_trials_that_upload_the_same_file_at_the_same_time_make_one_of_it(bench: Bench, tmp_path: Path) -> None:
+    bench.server.fault("POST /v1/files$", kind="drop_after")
+    bench.wire()
+
+    def upload(_: int) -> str:
+        submissions = Submissions(bench.wire(), MemoryLog(), bench.pace, bench.new_id, guard_in(tmp_path / "locks"))
+        return submissions.ensure_file(bench.folder / "val.jsonl", "fine-tune")
+
+    with ThreadPoolExecutor(4) as pool:
+        ids = set(pool.map(upload, range(8)))
+    assert len(ids) == 1 and len(bench.file_names("fine-tune")) == 1
+
+
 def test_a_file_that_somebody_deleted_is_uploaded_again(bench: Bench) -> None:
     log = MemoryLog()
     path = bench.folder / "val.jsonl"
@@ -222,7 +234,6 @@ def test_another_order_under_the_key_of_a_submitted_one_is_refused_by_name(bench
     assert len(bench.jobs()) == 1
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(8))
 def test_random_faults_and_random_kills_together_leave_one_of_each(start: START, tmp_path: Path, seed: int) -> None:
     rng = random.Random(seed)

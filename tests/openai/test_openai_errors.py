@@ -18,6 +18,7 @@ from trainables.openai_phases.follow import failure_of
 from trainables.openai_phases.wire import Busy, Missing, Profile, RemoteJob, Unsure
 from tune.core.errors import FailTrial, RetryTrial, StopStudy, UserError
 
+pytestmark = pytest.mark.slow
 JOBS = "POST /v1/fine_tuning/jobs$"
 
 

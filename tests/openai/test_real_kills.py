@@ -79,6 +79,7 @@ def test_a_trial_killed_at_random_moments_pays_for_each_phase_once(start: Callab
                 assert child.exitcode == 0
         n_trials += 1
         last = (folder / "done").read_text()
+    print(f"{n_killed} kills in {n_trials} trials of {N_PHASES} phases")
     bench.server.control("settings", {"speed": 0})
     bench.server.advance(3600)
     assert n_killed >= 20

@@ -259,6 +259,8 @@ def _checked(world: World, body: Mapping[str, Any]) -> dict[str, Any]:
     longest = 18 if azure else 64
     if suffix is not None and (not 1 <= len(suffix) <= longest or (azure and "." in suffix)):
         raise ApiError(400, "invalid_suffix", f"suffix must have 1 to {longest} characters.", param="suffix")
+    if azure and body.get("trainingType") not in (None, "Standard", "GlobalStandard", "Developer"):
+        raise ApiError(400, "invalid_training_type", f"trainingType: {body['trainingType']!r} is not offered.", param="trainingType")
     seed = body.get("seed")
     if seed is not None and not (isinstance(seed, int) and 0 <= seed <= 2**31 - 1):
         raise ApiError(400, "invalid_seed", "seed must be between 0 and 2147483647.", param="seed")

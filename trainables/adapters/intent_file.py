@@ -7,7 +7,8 @@ successor is told to come again. A last line that a crash cut short was not yet 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 
@@ -57,6 +58,12 @@ class IntentFile:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+
+def guard_in(folder: Path) -> Callable[[str], AbstractContextManager[object]]:
+    """A guard for `Submissions`: trials with this folder in common, on one node or on a shared disk, upload a content one at a time."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return lambda sha256: FileLock(folder / f"{sha256}.lock", thread_local=False)
 
 
 def _mended(path: Path) -> list[Record]:

@@ -109,7 +109,7 @@ class Service:
         heard: dict[str, JobEvent] = {}
         status, since = "", self.pace.time.now()
         while True:
-            job = self.pace.harmless(key, lambda: self.wire.job(job_id))
+            job = self._job(key, job_id)
             self.submissions.cancel_twins(key)
             decisions = [on_event(event) for event in self._new_events(key, job_id, heard)]
             if job.ended:
@@ -129,9 +129,9 @@ class Service:
         try:
             self.pace.harmless(key, lambda: self.wire.cancel_job(job_id))
         except FailTrial:
-            if not self.pace.harmless(key, lambda: self.wire.job(job_id)).ended:
+            if not self._job(key, job_id).ended:
                 raise
-        while not (job := self.pace.harmless(key, lambda: self.wire.job(job_id))).ended:
+        while not (job := self._job(key, job_id)).ended:
             self.pace.wait(key, "cancelling", self.pace.poll_s, job_id)
         known = {event.id: event for event in heard}
         self._new_events(key, job_id, known)
@@ -186,6 +186,14 @@ class Service:
             raise model_gone(model, str(missing)) from None
 
     # --------------------------------------------------------------------------------------------------------------------------
+
+    def _job(self, key: str, job_id: str) -> RemoteJob:
+        try:
+            return self.pace.harmless(key, lambda: self.wire.job(job_id))
+        except Missing as missing:
+            at, key_env = self.wire.profile.base_url, self.wire.profile.api_key_env
+            said = f"{job_id} is not at {at}, or the key in {key_env} is of another project: {missing}"
+            raise FailTrial("job_missing", said) from None
 
     def _new_events(self, key: str, job_id: str, heard: dict[str, JobEvent]) -> list[JobEvent]:
         new = [event for event in self.pace.harmless(key, lambda: self.wire.events(job_id, heard)) if event.id not in heard]
