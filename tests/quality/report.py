@@ -10,7 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from tests.quality.searches import METHODS
 from tests.quality.studies import SHARES, SLOTS
+
+ORDER = tuple(METHODS)
 
 FULL_BUDGET = "ours, no scheduler"
 OURS_WITH_CURVES = ("ours, stopping ASHA", "ours, promotion ASHA")
@@ -35,9 +38,10 @@ def markdown(results: Results, groups: Mapping[str, Sequence[str]]) -> str:
         f"Seeds, slots, versions: {_seeds(results)} seeds, {SLOTS} virtual slots, {_versions()}. Intervals: 95 %, bootstrap over seeds."
     ]
     for title, problems in groups.items():
-        cubes = {method: cube for method, found in results.items() if (cube := _cube(found, problems)) is not None}
+        cubes = cubes_of(results, problems)
         if cubes:
-            parts += [f"### {title}", _regret_table(cubes), _differences(cubes)]
+            n_problems, n_seeds, _ = next(iter(cubes.values())).shape
+            parts += [f"### {title} ({n_problems} problems, {n_seeds} seeds)", _regret_table(cubes), _differences(cubes)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -48,14 +52,12 @@ def plot(results: Results, groups: Mapping[str, Sequence[str]], paths: Sequence[
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(1, len(groups), figsize=(5.2 * len(groups), 4.4), squeeze=False)
-    colours = {method: f"C{i}" for i, method in enumerate(results)}
+    colours = {method: f"C{i}" for i, method in enumerate(ORDER)}
     for axis, (title, problems) in zip(axes[0], groups.items(), strict=True):
-        for method, found in results.items():
-            cube = _cube(found, problems)
-            if cube is not None:
-                low, high = _interval(cube)
-                axis.plot(SHARES, cube.mean(axis=(0, 1)), color=colours[method], label=method, lw=1.6)
-                axis.fill_between(SHARES, low, high, color=colours[method], alpha=0.15, lw=0)
+        for method, cube in cubes_of(results, problems).items():
+            low, high = _interval(cube)
+            axis.plot(SHARES, cube.mean(axis=(0, 1)), color=colours[method], label=method, lw=1.6)
+            axis.fill_between(SHARES, low, high, color=colours[method], alpha=0.15, lw=0)
         axis.set(xscale="log", yscale="log", title=title, xlabel="share of the virtual time", ylabel="normalised regret")
         axis.grid(alpha=0.3)
         axis.legend(fontsize=7)
@@ -103,12 +105,14 @@ def _differences(cubes: Mapping[str, np.ndarray]) -> str:
     return "\n".join(lines)
 
 
-def _cube(found: Mapping[str, Mapping[int, np.ndarray]], problems: Sequence[str]) -> np.ndarray | None:
-    """(problems, seeds, shares) of the seeds that all problems have."""
-    if not problems or any(problem not in found for problem in problems):
-        return None
-    seeds = sorted(set.intersection(*(set(found[problem]) for problem in problems)))
-    return np.array([[found[problem][seed] for seed in seeds] for problem in problems]) if seeds else None
+def cubes_of(results: Results, problems: Sequence[str]) -> dict[str, np.ndarray]:
+    """method -> (problems, seeds, shares), of the methods that ran on all the problems and the seeds that they all have."""
+    able = {method: found for method in ORDER if (found := results.get(method)) and all(problem in found for problem in problems)}
+    common = [set(found[problem]) for found in able.values() for problem in problems]
+    seeds = sorted(set.intersection(*common)) if common else []
+    if not seeds:
+        return {}
+    return {method: np.array([[found[problem][seed] for seed in seeds] for problem in problems]) for method, found in able.items()}
 
 
 def _interval(cube: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -127,11 +131,6 @@ def _interval(cube: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _at(share: float) -> int:
     return int(np.argmin(np.abs(np.array(SHARES) - share)))
-
-
-def _seeds(results: Results) -> str:
-    numbers = sorted({len(seeds) for found in results.values() for seeds in found.values()})
-    return str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
 
 
 def _versions() -> str:

@@ -99,7 +99,7 @@ def test_the_report_names_a_difference_only_if_its_interval_leaves_out_0(tmp_pat
             for name, level in (("ours, no scheduler", 0.2), ("Optuna, halving pruner", 0.2), ("ours, stopping ASHA", 0.1)):
                 regrets = level + noise + rng.normal(0, 0.01, len(SHARES))
                 writer.writerow(["lcdb/x", name, seed, 9, 9, 0.1, " ".join(map(str, regrets))])
-    table = report._differences({n: report._cube(f, ["lcdb/x"]) for n, f in report.read_results(tmp_path / "results.csv").items()})  # type: ignore[misc]
+    table = report._differences(report.cubes_of(report.read_results(tmp_path / "results.csv"), ["lcdb/x"]))
     lines = {line.partition(":")[0]: line for line in table.splitlines()}
     assert "(better)" in lines["- ours, stopping ASHA minus ours, no scheduler"]
     assert "(worse)" not in table
