@@ -34,9 +34,7 @@ def read_results(path: Path) -> Results:
 
 def markdown(results: Results, groups: Mapping[str, Sequence[str]]) -> str:
     """`groups`: title -> names of the problems. A method stands in a group if it has results on all its problems."""
-    parts = [
-        f"Seeds, slots, versions: {_seeds(results)} seeds, {SLOTS} virtual slots, {_versions()}. Intervals: 95 %, bootstrap over seeds."
-    ]
+    parts = [f"{SLOTS} virtual slots; {_versions()}. Intervals: 95 %, bootstrap over seeds."]
     for title, problems in groups.items():
         cubes = cubes_of(results, problems)
         if cubes:
