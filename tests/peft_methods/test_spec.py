@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from trainables.engine_spec import EngineSpec, ZeroSpec
+from trainables.peft_methods.fits import peft_problems
 from trainables.peft_methods.method_specs import LoraSpec, SpecPart
 from trainables.peft_methods.spec import METHODS, PeftSpec
 from tune.core.patch import apply
@@ -63,7 +65,7 @@ def test_a_branch_that_is_not_written_has_its_defaults() -> None:
         ({"lora": {"layers": [0, 2], "last_layers": 1}}, "both layers and last_layers are given"),
         ({"lora": {"layers": [2, 2]}}, "0 <= first < end"),
         ({"method": "bottleneck", "bottleneck": {"placement": "parallel", "output_targets": ["o_proj"]}}, "output_targets is not used"),
-        ({"method": "adalora", "adalora": {"init_r": 4, "target_r": 8}}, "target_r 8 is above init_r 4"),
+        ({"method": "adalora", "adalora": {"init_r": 4, "target_r": 8}}, "target_r 8 is not below init_r 4"),
         ({"method": "adalora", "adalora": {"warmup_share": 0.5, "final_share": 0.5}}, "leave no step to lower ranks"),
         ({"method": "other", "other": {"type": "loha", "config": {"peft_type": "LORA"}}}, "config has peft_type, which the trainable sets"),
         ({"method": "other", "other": {"type": "loha", "location": "attn", "config": {"target_modules": "x"}}}, "keep one of the two"),
@@ -73,6 +75,13 @@ def test_a_branch_that_is_not_written_has_its_defaults() -> None:
 )
 def test_a_knob_that_would_do_nothing_or_make_no_sense_is_refused(fields: dict[str, Any], text: str) -> None:
     assert text in refusal(fields)
+
+
+def test_adalora_under_zero_3_is_refused_before_training() -> None:
+    (problem,) = peft_problems(PeftSpec(method="adalora"), EngineSpec(zero=ZeroSpec(stage=3)), "trainable.engine")
+    assert problem.where == "trainable.engine.zero.stage" and "adalora" in problem.got and problem.fix == "set stage to 0, 1 or 2"
+    assert peft_problems(PeftSpec(method="adalora"), EngineSpec(zero=ZeroSpec(stage=2))) == []
+    assert peft_problems(PeftSpec(method="lora"), EngineSpec(zero=ZeroSpec(stage=3))) == []
 
 
 def test_every_field_has_a_description() -> None:

@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from tests.spider.cases import ACROSS
+
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -74,7 +76,7 @@ def test_state_is_shared_out_over_the_ranks_and_saved_without_pickle(ranks: list
     assert {Path(file).suffix for file in files} == {".json", ".safetensors"}
 
 
-@pytest.mark.parametrize("method", ["full", *BASELINES])
+@pytest.mark.parametrize("method", ACROSS)
 def test_a_baseline_is_the_same_under_ddp_and_zero_3(ranks: list[dict[str, Any]], method: str) -> None:
     assert ranks[0][method]["apart"] < 1e-5
 
@@ -109,6 +111,17 @@ def test_the_share_that_stays_pretrained_is_the_one_asked_for(
 def test_half_of_the_tensors_is_left_alone_when_tensors_are_the_unit(ranks: list[dict[str, Any]]) -> None:
     seen = ranks[0]["half_tensors"]
     assert seen["untouched tensors"] == seen["tensors"] // 2
+
+
+def test_adalora_shares_out_ranks_as_the_librarys_own_recipe_does_and_resumes(ranks: list[dict[str, Any]]) -> None:
+    seen = ranks[0]["adalora"]
+    assert seen["apart"] < 1e-5 and seen["resumed apart"] == 0.0
+    assert seen["ranks left"] == pytest.approx(2.0, abs=0.1)
+
+
+@pytest.mark.parametrize("method", ["lora", "ia3", "bottleneck", "prefix"])
+def test_an_adapter_trains_under_zero_3_as_in_a_plain_loop(ranks: list[dict[str, Any]], method: str) -> None:
+    assert ranks[0][f"adapter/{method}"]["apart"] < 1e-5
 
 
 def test_a_checkpoint_of_another_method_is_refused_by_name(ranks: list[dict[str, Any]]) -> None:

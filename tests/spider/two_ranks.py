@@ -19,17 +19,32 @@ import torch
 from torch import Tensor, nn
 
 from tests.peft_methods.tiny import inputs, llava
+from tests.spider.cases import ACROSS
 from trainables.adapters.engine import Engine, open_engine
 from trainables.engine_spec import AdamWSpec, EngineSpec, ZeroSpec
+from trainables.peft_methods.adalora import Allocation
 from trainables.peft_methods.build import build, parameter_groups
 from trainables.peft_methods.spec import PeftSpec
-from trainables.spider.methods import Keeping, keep_method, load_method, save_method
+from trainables.spider.methods import Keeping, KeepMethod, keep_method, load_method, save_method
 from trainables.spider.spec import KeepSpec
 from trainables.spider.tensors import TrainedTensors
 from tune.core.errors import FailTrial
 
 BATCH, STEPS, CLIP, LR, ACCUMULATION, SEED = 8, 5, 0.5, 5e-3, 2, 11
 TUNED = PeftSpec.model_validate({"method": "full", "full": {"last_layers": 1}, "connector": "tuned"})
+ADALORA = PeftSpec.model_validate(
+    {
+        "method": "adalora",
+        "adalora": {"init_r": 4, "target_r": 2, "dropout": 0.0, "warmup_share": 0.0, "final_share": 0.4, "interval": 1},
+        "connector": "tuned",
+    }
+)
+ADAPTERS: dict[str, dict[str, Any]] = {
+    "lora": {"r": 4, "dropout": 0.0},
+    "ia3": {},
+    "bottleneck": {"size": 4, "dropout": 0.0},
+    "prefix": {"tokens": 3, "projection": True},
+}
 ENGINES: dict[str, ZeroSpec | None] = {
     "ddp": None,
     "zero0": ZeroSpec(stage=0),
@@ -54,12 +69,13 @@ def batch_of(step: int) -> dict[str, Tensor]:
 
 
 class Training:
-    """One engine with one method."""
+    """One engine with one method: `what` is a KeepSpec on the last block and the connector, or a PeftSpec."""
 
-    def __init__(self, rank: int, name: str, keep: dict[str, Any], seed: int = 0) -> None:
+    def __init__(self, rank: int, name: str, what: dict[str, Any] | PeftSpec, seed: int = 0) -> None:
         reporter: Any = SimpleNamespace(rank=rank, world_size=2, device="cpu")
         self.rank = rank
-        adapted = build(llava(seed), TUNED, seed=0)
+        keep = KeepSpec.model_validate(what) if isinstance(what, dict) else KeepSpec()
+        adapted = build(llava(seed), TUNED if isinstance(what, dict) else what, seed=seed, total_steps=STEPS)
         spec = EngineSpec(zero=ENGINES[name], accumulation=ACCUMULATION)
         self.engine: Engine = open_engine(
             adapted.module,
@@ -71,7 +87,11 @@ class Training:
             reporter=reporter,
         )
         tensors = TrainedTensors(self.engine, rank=rank, world_size=2)
-        self.method = keep_method(KeepSpec.model_validate(keep), tensors, engine=spec, clip_grad_norm=CLIP, seed=SEED)
+        self.method: KeepMethod
+        if adapted.spec.method == "adalora":
+            self.method = Allocation(adapted, tensors, CLIP)
+        else:
+            self.method = keep_method(keep, tensors, engine=spec, clip_grad_norm=CLIP, seed=SEED)
         self.keeping = Keeping(self.method, self.engine, ACCUMULATION)
 
     def train(self, steps: range) -> None:
@@ -96,6 +116,60 @@ class Training:
 def pretrained() -> dict[str, Tensor]:
     adapted = build(llava(0), TUNED, seed=0)
     return {name: parameter.detach().clone() for name, parameter in adapted.trained()}
+
+
+def adalora(rank: int) -> dict[str, Any]:
+    """Under DDP and ZeRO 2, resumed in the middle, and by the library's own recipe on one rank."""
+    ends: dict[str, dict[str, Tensor]] = {}
+    for name in ("ddp", "zero2"):
+        training = Training(rank, name, ADALORA)
+        training.train(range(2))
+        folder = shared_folder(rank)
+        training.engine.save(folder)
+        save_method(training.method, folder, rank=rank, world_size=2)
+        training.train(range(2, STEPS))
+        ends[name] = training.weights()
+        training.engine.close()
+    again = Training(rank, "zero2", ADALORA, seed=7)
+    again.engine.load(folder)
+    load_method(again.method, folder, rank=rank, world_size=2)
+    again.train(range(2, STEPS))
+    ends["resumed"] = again.weights()
+    again.engine.close()
+    if rank != 0:
+        return {}
+    wanted = plain_loop(ADALORA, STEPS)
+    values = torch.cat([tensor.flatten() for name, tensor in ends["zero2"].items() if ".lora_E." in name])
+    return {
+        "apart": max(apart(ends[name], wanted) for name in ("ddp", "zero2")),
+        "resumed apart": apart(ends["resumed"], ends["zero2"]),
+        "ranks left": float((values != 0).float().mean()) * 4,
+    }
+
+
+def adapter(rank: int, spec: PeftSpec) -> dict[str, Any]:
+    """A method of Zhou et al. under ZeRO 3, and in a plain loop on one rank."""
+    training = Training(rank, "zero3", spec)
+    training.train(range(2))
+    weights = training.weights()
+    training.engine.close()
+    return {"apart": apart(weights, plain_loop(spec, 2)), "tensors": len(weights)} if rank == 0 else {}
+
+
+def plain_loop(spec: PeftSpec, n_steps: int) -> dict[str, Tensor]:
+    """The method as the library's documentation trains it, over whole batches."""
+    adapted = build(llava(0), spec, seed=0, total_steps=STEPS)
+    groups = parameter_groups(adapted, lr=LR, weight_decay=0.1)
+    optimizer = torch.optim.AdamW([{key: group[key] for key in ("params", "lr", "weight_decay")} for group in groups], eps=1e-6)  # type: ignore[literal-required]
+    adapted.module.train()
+    for step in range(n_steps):
+        adapted.module(**batch_of(step)).loss.backward()
+        nn.utils.clip_grad_norm_([p for _, p in adapted.trained()], CLIP)
+        optimizer.step()
+        if spec.method == "adalora":
+            adapted.module.base_model.update_and_allocate(step)
+        optimizer.zero_grad()
+    return {name: p.detach() for name, p in adapted.trained()}
 
 
 def reference() -> dict[str, Tensor]:
@@ -175,7 +249,7 @@ def main() -> None:
         }
     finals: dict[str, dict[str, Tensor]] = {}
     for label, keep in OTHERS.items():
-        for name in ("ddp", "zero3"):
+        for name in ("ddp", "zero3") if label in ACROSS else ("ddp",):
             training = Training(rank, name, keep)
             training.train(range(3))
             training.method.at_end(training.calibrate)
@@ -183,13 +257,16 @@ def main() -> None:
             training.engine.close()
         first = finals[f"{label}/ddp"]
         seen[label] = {
-            "apart": apart(finals[f"{label}/zero3"], first),
+            "apart": apart(finals[f"{label}/zero3"], first) if label in ACROSS else None,
             "kept share": kept_share(first, w0),
             "from full": apart(first, finals["full/ddp"]),
             "change": sum(float((first[name] - w0[name]).abs().mean()) for name in first),
             "untouched tensors": sum(torch.equal(first[name], w0[name]) for name in first),
             "tensors": len(first),
         }
+    seen["adalora"] = adalora(rank)
+    for label, fields in ADAPTERS.items():
+        seen[f"adapter/{label}"] = adapter(rank, PeftSpec.model_validate({"method": label, label: fields, "connector": "tuned"}))
     try:
         other = Training(rank, "ddp", {"method": "magnitude"})
         load_method(other.method, folder, rank=rank, world_size=2)

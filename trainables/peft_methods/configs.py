@@ -182,9 +182,7 @@ def _other(scene: Scene, spec: OtherSpec, common: dict[str, Any]) -> peft.PeftCo
     known = {str(kind.value).lower(): made for kind, made in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
     if spec.type not in known:
         near = did_you_mean(spec.type, known)
-        raise UserError(
-            Problem(f"{scene.at}.type", f"{spec.type}, unknown to the installed peft{near}", f"use one of {', '.join(known)}")
-        )
+        raise UserError(Problem(f"{scene.at}.type", f"{spec.type}, unknown to the installed peft{near}", f"use one of {', '.join(known)}"))
     kind = known[spec.type]
     fields = {field.name for field in dataclasses.fields(kind)}
     problems = [

@@ -129,8 +129,8 @@ class AdaloraSpec(Targeted):
 
     @model_validator(mode="after")
     def _ranks_fall(self) -> AdaloraSpec:
-        if self.target_r > self.init_r:
-            raise ValueError(f"target_r {self.target_r} is above init_r {self.init_r}; set target_r to at most init_r")
+        if self.target_r >= self.init_r:
+            raise ValueError(f"target_r {self.target_r} is not below init_r {self.init_r}; lower target_r, or use method: lora")
         if self.warmup_share + self.final_share >= 1:
             raise ValueError("warmup_share and final_share leave no step to lower ranks; let their sum be below 1")
         return self

@@ -29,9 +29,7 @@ class Spider(Anchored):
             square_norm += float(gradient.square().sum(dtype=torch.float64))
             if i in self._w0:
                 own[i] = gradient
-        factor = 1.0
-        if self._clip_grad_norm is not None:
-            factor = min(1.0, self._clip_grad_norm / (square_norm**0.5 + _CLIP_EPSILON))
+        factor = clip_factor(square_norm, self._clip_grad_norm)
         for i, gradient in own.items():
             self._summed[i].add_(gradient, alpha=factor)
 
@@ -95,3 +93,8 @@ class FixedMask(Anchored):
             frozen = masks.random_tensor_is_frozen(self._spec.frozen_share, self._seed, i, len(self._tensors))
             return torch.full_like(w0, 0.0 if frozen else 1.0)
         return masks.random_mask(w0.shape, self._spec.frozen_share, self._seed, i).to(w0.device)
+
+
+def clip_factor(square_norm: float, clip_grad_norm: float | None) -> float:
+    """What an engine multiplies a gradient of this squared norm by."""
+    return 1.0 if clip_grad_norm is None else min(1.0, clip_grad_norm / (square_norm**0.5 + _CLIP_EPSILON))

@@ -1,0 +1,3 @@
+"""Names that the ranks and their test share, without torch."""
+
+ACROSS = ("full", "l2", "magnitude", "grafting", "tailor")  # one of each way to reach the tensors: run under ZeRO 3 too
