@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, Protocol, TypeVar
 
 import openai
 from openai.types import Batch, FileObject
@@ -96,7 +96,7 @@ class OpenAIWire:
         return self._call(lambda: _file(self._client.files.retrieve(file_id)))
 
     def files(self, purpose: Purpose) -> Iterator[RemoteFile]:
-        yield from self._call(lambda: [_file(file) for file in self._client.files.list(purpose=purpose, limit=10_000)])
+        yield from self._call(lambda: [_file(file) for file in _walk(self._client.files.list(purpose=purpose, limit=10_000))])
 
     def content(self, file_id: str) -> bytes:
         return self._call(lambda: self._client.files.content(file_id).read())
@@ -134,7 +134,7 @@ class OpenAIWire:
 
     def jobs(self, metadata: Mapping[str, str]) -> Iterator[RemoteJob]:
         filters: dict[str, Any] = {"metadata": dict(metadata)} if self.profile.keeps_metadata else {}
-        yield from self._call(lambda: [_job(job) for job in self._client.fine_tuning.jobs.list(limit=PAGE, **filters)])
+        yield from self._call(lambda: [_job(job) for job in _walk(self._client.fine_tuning.jobs.list(limit=PAGE, **filters))])
 
     def cancel_job(self, job_id: str) -> RemoteJob:
         return self._call(lambda: _job(self._client.fine_tuning.jobs.cancel(job_id)))
@@ -142,7 +142,7 @@ class OpenAIWire:
     def events(self, job_id: str, known: Collection[str]) -> Sequence[JobEvent]:
         def walk() -> list[JobEvent]:
             new = []
-            for event in self._client.fine_tuning.jobs.list_events(job_id, limit=PAGE):  # newest first
+            for event in _walk(self._client.fine_tuning.jobs.list_events(job_id, limit=PAGE)):  # newest first
                 if event.id in known:
                     break
                 new.append(_event(event))
@@ -154,7 +154,7 @@ class OpenAIWire:
         def walk() -> list[JobCheckpoint]:
             return [
                 JobCheckpoint(c.step_number, c.fine_tuned_model_checkpoint, _numbers(c.metrics.model_dump()), float(c.created_at))
-                for c in self._client.fine_tuning.jobs.checkpoints.list(job_id, limit=PAGE)
+                for c in _walk(self._client.fine_tuning.jobs.checkpoints.list(job_id, limit=PAGE))
             ]
 
         return sorted(self._call(walk), key=lambda checkpoint: checkpoint.step)
@@ -173,7 +173,7 @@ class OpenAIWire:
         return self._call(lambda: _batch(self._client.batches.retrieve(batch_id)))
 
     def batches(self) -> Iterator[RemoteBatch]:
-        yield from self._call(lambda: [_batch(batch) for batch in self._client.batches.list(limit=PAGE)])
+        yield from self._call(lambda: [_batch(batch) for batch in _walk(self._client.batches.list(limit=PAGE))])
 
     def cancel_batch(self, batch_id: str) -> RemoteBatch:
         return self._call(lambda: _batch(self._client.batches.cancel(batch_id)))
@@ -213,6 +213,23 @@ class OpenAIWire:
         except (AttributeError, TypeError, IndexError) as error:  # the package hands an answer that is no object on as it came
             failure = Unsure(f"an answer of an unknown shape: {error}")
         raise failure  # outside the handlers, so that it does not hold the package's error with its headers
+
+
+class _Listed(Protocol):
+    id: str
+
+
+L = TypeVar("L", bound=_Listed)
+
+
+def _walk(pages: Iterable[L]) -> Iterator[L]:
+    """All objects of a list, page by page, until one comes again: a server that ignores the cursor would give the first for ever."""
+    seen: set[str] = set()
+    for listed in pages:
+        if listed.id in seen:
+            return
+        seen.add(listed.id)
+        yield listed
 
 
 def _file(file: FileObject) -> RemoteFile:
