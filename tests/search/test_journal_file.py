@@ -116,8 +116,8 @@ def test_a_number_that_json_lacks_is_refused_when_written() -> None:
         ("{", "a damaged line"),
         ("[]", "a damaged line"),
         ('{"v":9,"seq":0,"t":0,"type":"noted"}', "version 9"),
-        ('{"v":1,"seq":0,"t":0,"type":"nonsense"}', "unknown type 'nonsense'"),
-        ('{"v":1,"seq":0,"t":0,"type":"noted"}', "event 0 of type 'noted'"),
+        ('{"v":2,"seq":0,"t":0,"type":"nonsense"}', "unknown type 'nonsense'"),
+        ('{"v":2,"seq":0,"t":0,"type":"noted"}', "event 0 of type 'noted'"),
     ],
 )
 def test_a_damaged_line_is_named(line: str, said: str) -> None:

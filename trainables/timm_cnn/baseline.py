@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from trainables.metrics import confusion_matrix, majority_accuracy, per_class, standard_error, summary
 from trainables.timm_cnn.model import pretrained
 from trainables.timm_cnn.spec import TimmCnnSpec
-from trainables.timm_cnn.task import Task, open_task
+from trainables.timm_cnn.task import PREDICTIONS, Task, open_task
 from tune.core.ports import Outcome, Reporter
 
 _CS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)  # inverse strength of the L2 penalty, on standardised features
@@ -52,7 +52,8 @@ def linear_probe(spec: TimmCnnSpec, reporter: Reporter) -> Outcome:
     metrics |= {f"test/{name}": value for name, value in per_class(counts, classes).items()}
     metrics["test/accuracy_standard_error"] = standard_error(metrics["test/accuracy"], len(split["test"]))
     metrics["majority/accuracy"] = majority_accuracy(labels_N[split["train"]], labels_N[split["test"]])
-    return Outcome(metrics=metrics)
+    task.write_predictions(best.predict(scaled_NF[split["test"]]), reporter.workdir / PREDICTIONS)
+    return Outcome(metrics=metrics, files={"predictions": PREDICTIONS})
 
 
 def _features(spec: TimmCnnSpec, task: Task, reporter: Reporter) -> NDArray[np.float32]:

@@ -18,7 +18,7 @@ from trainables.timm_cnn.kept import BEST, give_last_name, weights_of
 from trainables.timm_cnn.model import FineTuned, PixelScale, build
 from trainables.timm_cnn.pictures import draw_confusion
 from trainables.timm_cnn.spec import TimmCnnSpec
-from trainables.timm_cnn.task import Task
+from trainables.timm_cnn.task import PREDICTIONS, Task
 from tune.core.ports import Outcome, Reporter
 
 _STRESSED = ("accuracy", "precision_weighted", "recall_weighted", "f1_weighted")
@@ -47,6 +47,7 @@ def finish(spec: TimmCnnSpec, task: Task, course: Course, reporter: Reporter) ->
     metrics["test/accuracy_standard_error"] = standard_error(metrics["test/accuracy"], len(task.split["test"]))
     metrics["best_epoch"] = float(best.kept_epoch)
     files = {"best weights": BEST, "confusion matrix": "confusion_matrix.json", "confusion picture": "confusion_matrix.png"}
+    files["predictions"] = PREDICTIONS
     stress = {size_px: _tested(module, scale, task, size_px, reporter).metrics("test") for size_px in spec.stress}
     for size_px, scores in stress.items():
         metrics |= {f"stress/{size_px}/{name}": scores[f"test/{name}"] for name in _STRESSED}
@@ -59,6 +60,7 @@ def finish(spec: TimmCnnSpec, task: Task, course: Course, reporter: Reporter) ->
     if reporter.rank == 0:
         record = {"classes": list(task.classes), "true_by_predicted": tested.confusion_CC.tolist()}
         (reporter.workdir / files["confusion matrix"]).write_text(json.dumps(record))
+        task.write_predictions(tested.predicted_N, reporter.workdir / files["predictions"])
         draw_confusion(tested.confusion_CC, task.classes, reporter.workdir / files["confusion picture"])
         if stress:
             (reporter.workdir / files["stress tests"]).write_text(json.dumps(_stress_rows(best.phase, best.resolution, stress), indent=1))

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from trainables.metrics import Counts, summary
+from trainables.metrics import Counts, confusion_matrix, summary
 from trainables.timm_cnn.model import PixelScale
 from tune.core.ports import Reporter
 
@@ -42,10 +42,11 @@ class Images:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """`loss` is the mean cross-entropy; `confusion_CC` counts true class by predicted class."""
+    """`loss` is the mean cross-entropy; `confusion_CC` counts true class by predicted class; `predicted_N` in the order of the rows."""
 
     loss: float
     confusion_CC: Counts
+    predicted_N: NDArray[np.int64]
 
     def metrics(self, split: str) -> dict[str, float]:
         return {f"{split}/loss": self.loss} | {f"{split}/{name}": value for name, value in summary(self.confusion_CC).items()}
@@ -83,11 +84,12 @@ def epoch_pieces(rows: NDArray[np.int64], batch: int, accumulation: int, reporte
 
 def evaluate(forward: Callable[[torch.Tensor], torch.Tensor], images: Images, rows: NDArray[np.int64], reporter: Reporter) -> Evaluation:
     """Loss and counts over `rows`, each rank its share. `forward` is of a module in eval mode."""
-    counts = torch.zeros(images.n_classes, images.n_classes, dtype=torch.float64)
+    predicted_N = torch.zeros(len(rows), dtype=torch.float64)  # each rank fills in its own
     loss_sum = torch.zeros((), dtype=torch.float64)
     step = EVAL_BATCH * reporter.world_size
     for start in range(0, len(rows), step):
-        mine = rows[start + reporter.rank * EVAL_BATCH :][:EVAL_BATCH]
+        first = start + reporter.rank * EVAL_BATCH
+        mine = rows[first : first + EVAL_BATCH]
         idle = rows[:1] if len(mine) == 0 else mine  # a rank without rows computes along: the forward may be collective
         with torch.no_grad():
             pixels, labels = images.load(idle)
@@ -95,11 +97,11 @@ def evaluate(forward: Callable[[torch.Tensor], torch.Tensor], images: Images, ro
             if len(mine) == 0:
                 continue
             loss_sum += functional.cross_entropy(logits_BC.float(), labels, reduction="sum").double().cpu()
-            flat = labels * images.n_classes + logits_BC.argmax(dim=1)
-            counts += torch.bincount(flat, minlength=counts.numel()).view_as(counts).cpu()
-    total = summed(torch.cat([counts.flatten(), loss_sum.view(1)]), reporter)
-    confusion = total[:-1].view_as(counts).round().long().numpy()
-    return Evaluation(float(total[-1]) / max(1, len(rows)), confusion)
+            predicted_N[first : first + len(mine)] = logits_BC.argmax(dim=1).double().cpu()
+    total = summed(torch.cat([predicted_N, loss_sum.view(1)]), reporter)
+    predicted = total[:-1].round().long().numpy()
+    confusion_CC = confusion_matrix(images.labels_N[rows], predicted, images.n_classes)
+    return Evaluation(float(total[-1]) / max(1, len(rows)), confusion_CC, predicted)
 
 
 def summed(values: torch.Tensor, reporter: Reporter) -> torch.Tensor:

@@ -5,8 +5,10 @@ Legend: N rows.
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,6 +21,8 @@ from trainables.timm_cnn.images import Images
 from trainables.timm_cnn.model import PixelScale
 from trainables.timm_cnn.spec import TimmCnnSpec
 from tune.core.ports import Reporter
+
+PREDICTIONS = "predictions.csv"  # what a comparison of two trainings on the same test items needs
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,14 @@ class Task:
             scale=scale,
             device=torch.device(reporter.device),
         )
+
+    def write_predictions(self, predicted_N: NDArray[np.int64], path: Path) -> None:
+        """item,label,predicted of each test row; `item` is the row's id in the data, the same in every trial."""
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(("item", "label", "predicted"))
+            for row, predicted in zip(self.split["test"], predicted_N, strict=True):
+                writer.writerow((self.table.ids[row], self.classes[self.table.labels_N[row]], self.classes[predicted]))
 
 
 def open_task(spec: TimmCnnSpec) -> Task:

@@ -1,6 +1,6 @@
 """The journal's events, their text form, and the fold that every view of a study starts from.
 
-A study directory's `journal.jsonl` is the only truth. Each line is one event: `{"v": 1, "seq": n, "t": unix_s, "type": ..., ...}`.
+A study directory's `journal.jsonl` is the only truth. Each line is one event: `{"v": 2, "seq": n, "t": unix_s, "type": ..., ...}`.
 `StudyFold` replays lines into trials, counts, costs and the stop request; the sampler, the scheduler, MLflow, the live view and
 the summary are folds of their own over the same events. This file does not open files.
 """
@@ -15,7 +15,7 @@ from typing import Any, Literal
 from tune.core.errors import Problem, UserError
 from tune.core.ports import Point, TrialState, Values
 
-VERSION = 1
+VERSION = 2
 Role = Literal["search", "baseline", "finalist", "refit"]
 INFEASIBLE = "infeasible"  # Ended.reason of a trial whose point breaks a limit before it has run
 ENDED_STATES: tuple[TrialState, ...] = ("complete", "pruned", "failed")
