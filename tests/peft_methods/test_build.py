@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "prompt": {"method": "prompt", "prompt": {"tokens": 3}},
     "adalora": {"method": "adalora", "adalora": {"init_r": 4, "target_r": 2}},
     "vera": {"method": "vera", "vera": {"r": 8}},
-    "oft": {"method": "oft", "oft": {"block_size": 8}},
+    "oft": {"method": "oft", "oft": {"block_size": 8, "targets": ["q_proj", "down_proj"]}},
     "ln_tuning": {"method": "ln_tuning"},
     "full": {"method": "full", "full": {"last_layers": 1}},
     "frozen": {"method": "frozen"},
@@ -37,9 +39,15 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def base() -> Any:
+@functools.cache
+def shared_base() -> Any:
     return llava()
+
+
+@pytest.fixture
+def base() -> Any:
+    """Not to be changed: `built` copies it."""
+    return shared_base()
 
 
 def built(base: Any, seed: int = 0, **fields: Any) -> Any:
@@ -66,6 +74,12 @@ def moved(adapted: Any) -> Any:
     return adapted
 
 
+@functools.cache
+def moved_of(name: str) -> Any:
+    """Of METHODS with a tuned connector; not to be changed."""
+    return moved(built(shared_base(), **METHODS[name], connector="tuned"))
+
+
 def logits(model: Any, **changed: torch.Tensor) -> torch.Tensor:
     given = {key: value for key, value in {**inputs(), **changed}.items() if key != "labels"}
     with torch.no_grad():
@@ -81,7 +95,7 @@ def problem_of(base: Any, **fields: Any) -> tuple[str, str, str]:
 
 @pytest.mark.parametrize("name", list(METHODS))
 def test_a_method_trains_its_own_parameters_and_the_connector_and_nothing_else(base: Any, name: str) -> None:
-    adapted = moved(built(base, **METHODS[name], connector="tuned"))
+    adapted = moved_of(name)
     connector = {key for key in trained_names(adapted) if adapted.anatomy.part_of(key) == "connector"}
     assert connector == {f"model.multi_modal_projector.linear_{i}.{kind}" for i in (1, 2) for kind in ("weight", "bias")}
     rest = trained_names(adapted) - connector
@@ -111,7 +125,7 @@ def test_a_method_that_starts_as_the_identity_does(base: Any, name: str) -> None
 def test_what_was_trained_is_saved_and_loaded(base: Any, name: str, tmp_path: Path) -> None:
     from trainables.peft_methods.save import load_adapter, save_adapter
 
-    adapted = moved(built(base, **METHODS[name], connector="tuned"))
+    adapted = moved_of(name)
     save_adapter(adapted, tmp_path)
     assert {file.suffix for file in tmp_path.iterdir()} <= {".json", ".md", ".safetensors"}
     again = load_adapter(copy.deepcopy(base), tmp_path).eval()
@@ -122,9 +136,9 @@ def test_what_was_trained_is_saved_and_loaded(base: Any, name: str, tmp_path: Pa
 def test_a_merged_model_is_a_plain_one_with_the_same_answers(base: Any, name: str) -> None:
     from trainables.peft_methods.save import merged
 
-    adapted = moved(built(base, **METHODS[name], connector="tuned"))
+    adapted = moved_of(name)
     before = logits(adapted.module)
-    plain = merged(adapted)
+    plain = merged(dataclasses.replace(adapted, module=copy.deepcopy(adapted.module)))
     assert type(plain) is type(base) and plain.state_dict().keys() == base.state_dict().keys()
     assert torch.allclose(logits(plain), before, atol=1e-5)
 

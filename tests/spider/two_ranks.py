@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.peft_methods.tiny import inputs, llava
-from tests.spider.cases import ACROSS
+from tests.spider.cases import ACROSS, RESUMED
 from trainables.adapters.engine import Engine, open_engine
 from trainables.engine_spec import AdamWSpec, EngineSpec, ZeroSpec
 from trainables.peft_methods.adalora import Allocation
@@ -234,19 +234,19 @@ def main() -> None:
         owned = [tensor.numel() for key, tensor in training.method.state_dict().items() if key.startswith("w0.")]
         training.engine.close()
         torch.distributed.barrier()
-        again = Training(rank, name, {"method": "spider"}, seed=7)
-        again.engine.load(folder)
-        load_method(again.method, folder, rank=rank, world_size=2)
-        again.train(range(2, STEPS))
-        resumed = again.weights()
-        again.engine.close()
         seen[f"spider/{name}"] = {
             "apart": apart(weights, wanted),
-            "resumed apart": apart(resumed, weights),
             "kept share": kept_share(weights, w0),
             "owned": sum(owned),
             "files": sorted(file.name for file in folder.iterdir()),
         }
+        if name in RESUMED:
+            again = Training(rank, name, {"method": "spider"}, seed=7)
+            again.engine.load(folder)
+            load_method(again.method, folder, rank=rank, world_size=2)
+            again.train(range(2, STEPS))
+            seen[f"spider/{name}"]["resumed apart"] = apart(again.weights(), weights)
+            again.engine.close()
     finals: dict[str, dict[str, Tensor]] = {}
     for label, keep in OTHERS.items():
         for name in ("ddp", "zero3") if label in ACROSS else ("ddp",):
