@@ -8,6 +8,7 @@ import pytest
 
 from tests.check.kinds import STUDY, edited, problems_of
 
+SAMPLERS = "tpe, gp, cmaes, nsga2, nsga3, quasi_random, random, grid"
 SECTIONS = "study, metric, objectives, budget, sampler, scheduler, cluster, trainable, space, first"
 TOY = "kind, data, batch, epochs, depth, flip, crop, optim, schedule, peft"
 PARAM = "{float: [low, high]}, {int: [low, high]}, {choice: [a, b]} or {choose: {selector: {branch: {...}}}}"
@@ -63,7 +64,7 @@ CASES: list[tuple[str, str, tuple[str, str, str]]] = [
         (
             "study.yaml:4: sampler",
             "kind: tpa (did you mean 'tpe'?)",
-            "set kind to one of tpe, gp, cmaes, nsga2, nsga3, quasi_random, random, grid",
+            f"set kind to one of {SAMPLERS}",
         ),
     ),
     (
@@ -72,7 +73,7 @@ CASES: list[tuple[str, str, tuple[str, str, str]]] = [
         (
             "study.yaml:4: sampler",
             "a mapping with n_startup, without kind",
-            "add kind: tpe | gp | cmaes | nsga2 | nsga3 | quasi_random | random | grid",
+            f"add kind: {SAMPLERS.replace(', ', ' | ')}",
         ),
     ),
     (

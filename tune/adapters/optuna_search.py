@@ -24,6 +24,7 @@ from ray.tune.result import TRAINING_ITERATION
 from ray.tune.search.optuna import OptunaSearch
 
 from tune.adapters.optuna_parts import Delegating, Silent, constraints_of, known_part, mark_violation
+from tune.adapters.swift_tpe import tpe_class
 from tune.core.goal import Goal
 from tune.core.ports import PastTrial, Point, TrialState, Values
 from tune.core.space import Choice, Float, Int, Leaf, Space
@@ -50,7 +51,7 @@ def make_sampler(
         return optuna.samplers.RandomSampler(seed=seed)
     with warnings.catch_warnings():  # marked experimental in Optuna 4, usual in 5
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return optuna.samplers.TPESampler(
+        return tpe_class()(
             seed=seed,
             multivariate=multivariate,
             group=multivariate if group is None else group,
