@@ -230,6 +230,12 @@ def test_connector_and_vision_tower_take_lora_too(base: Any) -> None:
     assert (ranks["linear_1"], ranks["linear_2"], ranks["down_proj"], ranks["q_proj"]) == (2, 4, 8, 4)
 
 
+def test_named_targets_hold_in_the_vision_tower_too(base: Any) -> None:
+    names = trained_names(built(base, method="lora", lora={"r": 1, "targets": ["q_proj", "v_proj"]}, vision="lora"))
+    assert any("vision_tower" in name for name in names) and any("language_model" in name for name in names)
+    assert {name.split(".lora_")[0].rpartition(".")[2] for name in names} == {"q_proj", "v_proj"}
+
+
 def test_a_tuned_vision_tower_is_trained_whole(base: Any) -> None:
     names = trained_names(built(base, method="lora", vision="tuned"))
     tower = {name for name, _ in base.named_parameters() if "vision_tower" in name}

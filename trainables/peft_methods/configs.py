@@ -231,5 +231,8 @@ def _is_side(scene: Scene, name: str) -> bool:
     part = scene.anatomy.part_of(name)
     if part not in ("connector", "vision") or getattr(scene.spec, part) != "lora":
         return False
+    named = scene.spec.lora.targets if part == "vision" and scene.spec.lora is not None else None
+    if named is not None and not any(t.ends_with(name, target) for target in named):
+        return False
     parent = scene.model.get_submodule(name.rpartition(".")[0])
     return is_linear(scene.model.get_submodule(name)) and not isinstance(parent, nn.MultiheadAttention)

@@ -66,7 +66,10 @@ class PeftSpec(SpecPart):
     connector: Literal["tuned", "frozen", "lora"] = Field(
         default="frozen", description="What happens to the connector; lora: adapted by LoRA as the language model is."
     )
-    vision: Literal["tuned", "frozen", "lora"] = Field(default="frozen", description="What happens to the vision tower, in the same words.")
+    vision: Literal["tuned", "frozen", "lora"] = Field(
+        default="frozen",
+        description="What happens to the vision tower; lora: at the layers of lora.targets where these are given, else at all linear ones.",
+    )
     lr_factors: LrFactors = Field(default_factory=LrFactors, description="Learning rates of the parts.")
 
     @model_validator(mode="after")

@@ -45,7 +45,7 @@ def chosen_linears(spec: Targeted, anatomy: Anatomy, where: str, roles: Sequence
     blocks = block_numbers(spec, anatomy, where)
     there = [place for place in anatomy.linears if place.block_i in blocks]
     if spec.targets is not None:
-        matches = {target: [place for place in there if _ends_with(place.name, target)] for target in spec.targets}
+        matches = {target: [place for place in there if ends_with(place.name, target)] for target in spec.targets}
         problems = [_nothing(f"{where}.targets", target, there) for target, places in matches.items() if not places]
         if problems:
             raise UserError(problems)
@@ -69,10 +69,10 @@ def output_side(places: Sequence[LinearPlace], names: tuple[str, ...] | None, wh
     """Of `places`, those with a serial adapter on their output."""
     if names is None:
         return [place for place in places if place.role in OUTPUT_ROLES]
-    problems = [_nothing(where, name, places) for name in names if not any(_ends_with(place.name, name) for place in places)]
+    problems = [_nothing(where, name, places) for name in names if not any(ends_with(place.name, name) for place in places)]
     if problems:
         raise UserError(problems)
-    return [place for place in places if any(_ends_with(place.name, name) for name in names)]
+    return [place for place in places if any(ends_with(place.name, name) for name in names)]
 
 
 def pattern_of(places: Iterable[LinearPlace], anatomy: Anatomy) -> str:
@@ -102,7 +102,8 @@ def unmatched(patterns: Iterable[str], places: Sequence[LinearPlace]) -> list[st
     return [pattern for pattern in patterns if not any(re.search(rf"(^|\.)({pattern})$", place.name) for place in places)]
 
 
-def _ends_with(name: str, target: str) -> bool:
+def ends_with(name: str, target: str) -> bool:
+    """True if `target` is the last part of a module's name, or several."""
     return name == target or name.endswith(f".{target}")
 
 
