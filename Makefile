@@ -19,11 +19,11 @@ help:  ## list the targets
 run: .venv/.installed  ## the quickstart study: a real search on bundled pictures (STUDY=... and ARGS="--set k=v" change it)
 	@$(PY) -m tune run $(STUDY) $(ARGS)
 
-test: .venv/.installed  ## every test (ARGS="-k word" chooses)
-	@$(PY) -m pytest $(ARGS)
+test: .venv/.installed  ## every test, in two processes (ARGS="-k word" chooses)
+	@$(PY) -m pytest -n 2 --dist loadgroup $(ARGS)
 
 test-pure: .venv/.installed  ## the tests that need neither Ray nor torch, in seconds
-	@$(PY) -m pytest -m "not ray and not slow and not gpu" $(ARGS)
+	@$(PY) -m pytest -n 2 --dist loadgroup -m "not ray and not slow and not gpu" $(ARGS)
 
 check: .venv/.installed  ## lint, formatting, types, import contracts
 	@$(PY) -m ruff check .

@@ -1,10 +1,21 @@
-"""One local Ray for the whole test session, started when the first test asks for it."""
+"""One local Ray for the whole test session, and which tests go together when several processes share them (`pytest -n 2`)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import pytest
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All tests with Ray in one process, so that there is one Ray; the others by file, so that what a file sets up is set up once.
+
+    The long ones first: then both processes are busy to the end.
+    """
+    for item in items:
+        with_ray = item.get_closest_marker("ray") is not None
+        item.add_marker(pytest.mark.xdist_group("ray" if with_ray else item.path.as_posix()))
+    items.sort(key=lambda item: 0 if item.get_closest_marker("ray") else 1 if item.get_closest_marker("slow") else 2)
 
 
 @pytest.fixture(scope="session")
