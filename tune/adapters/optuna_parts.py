@@ -119,6 +119,20 @@ class StartedBy(Delegating):
         return source.sample_independent(study, trial, param_name, param_distribution)
 
 
+class OnOneThread(Delegating):
+    """`main`, a model in torch, computed on one thread: the same sums on every machine, and sooner than on many for so little."""
+
+    def sample_relative(self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> dict[str, Any]:
+        import torch
+
+        n_threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            return self.main.sample_relative(study, trial, search_space)
+        finally:
+            torch.set_num_threads(n_threads)
+
+
 class QuasiRandom(BaseSampler):
     """A scrambled Sobol sequence over every parameter of a space; the n-th trial is its n-th row. It keeps no state."""
 

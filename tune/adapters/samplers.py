@@ -9,7 +9,7 @@ import optuna
 from optuna.trial import TrialState
 
 from tune.adapters.grid_search import GridSearch
-from tune.adapters.optuna_parts import InKnownSpace, QuasiRandom, StartedBy, constraints_of, root_of
+from tune.adapters.optuna_parts import InKnownSpace, OnOneThread, QuasiRandom, StartedBy, constraints_of, root_of
 from tune.adapters.optuna_search import Hearing, TruthfulOptunaSearch, make_sampler
 from tune.core.goal import Goal
 from tune.core.ports import PastTrial, Point, Sampler
@@ -82,7 +82,7 @@ def _gp(spec: GpSampler, goal: Goal, space: Space, seed: int) -> OptunaSampler:
         constraints_func=constraints_of if goal.limits else None,
         warn_independent_sampling=False,
     )
-    return _started(InKnownSpace(sampler, root_of(space)), spec.startup, spec.n_startup, _COMPLETE, space, seed)
+    return _started(InKnownSpace(OnOneThread(sampler), root_of(space)), spec.startup, spec.n_startup, _COMPLETE, space, seed)
 
 
 def _cmaes(spec: CmaesSampler, goal: Goal, space: Space, seed: int, past: Sequence[PastTrial] = ()) -> OptunaSampler:
