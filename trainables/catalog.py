@@ -21,6 +21,7 @@ class Entry:
     or None where the kind has none. `preflight`: `(spec, seed) -> dict` of facts about the data (digest, counts, warnings),
     raising UserError before anything starts. `estimate`: `(spec) -> trainables.catalog.Estimate` for `plan`, without training.
     `fits`: `(spec, workers) -> None`, raising UserError if that many workers of a trial cannot share its work; light, `check` asks it.
+    `permits`: `(spec) -> Mapping[str, tune.core.permits.Permit]`, limits of outside services that the trials of a study share; light.
     `axes`: what the steps of its reports may count -> the spec's attribute that says how many a trial has. Of several, the spec's
     field `report` names the one that this study's trials report on; the first is the default.
     """
@@ -34,6 +35,7 @@ class Entry:
     preflight: str | None = None
     estimate: str | None = None
     fits: str | None = None
+    permits: str | None = None
     axes: Mapping[str, str] = field(default_factory=lambda: {"epoch": "epochs"})
 
 
@@ -60,6 +62,17 @@ CATALOG: dict[str, Entry] = {
         estimate="trainables.timm_cnn.estimate:estimate",
         fits="trainables.fits:batch_splits",
         axes={"epoch": "total_epochs", "phase": "n_phases"},
+    ),
+    "openai_phases": Entry(
+        spec="trainables.openai_phases.spec:OpenaiPhasesSpec",
+        recipe="trainables.openai_phases.recipe:train",
+        metrics="trainables.openai_phases.spec:METRICS",
+        help="fine-tune a hosted vision model by phases through OpenAI's wire, and judge the model of each phase",
+        preflight="trainables.openai_phases.preflight:look",
+        estimate="trainables.openai_phases.estimate:estimate",
+        fits="trainables.openai_phases.queue:one_worker",
+        permits="trainables.openai_phases.queue:permits",
+        axes={"phase": "n_phases", "epoch": "total_epochs"},
     ),
     "curve": Entry(
         spec="trainables.curve.spec:CurveSpec",

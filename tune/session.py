@@ -137,6 +137,8 @@ def _check_tracking_uri(uri: str | None) -> None:
 
 def rules_of(spec: StudySpec, slots: int, shape: TrialShape) -> Rules:
     """The search's rules from the study file."""
+    from trainables.catalog import load
+
     entry = _catalog_entry(spec)
     trainable = spec.trainable_spec
     finalists = spec.scheduler.finalists
@@ -151,6 +153,7 @@ def rules_of(spec: StudySpec, slots: int, shape: TrialShape) -> Rules:
         finalists=(finalists.top, finalists.seeds) if finalists is not None else (0, 0),
         baseline=entry.baseline is not None and getattr(trainable, "baseline", False),
         refit=entry.refit is not None and getattr(trainable, "refit", None) is not None,
+        permits={} if entry.permits is None else load(entry.permits)(trainable),
         infeasible=_judge_of_points(spec, entry),
     )
 

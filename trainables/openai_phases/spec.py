@@ -214,6 +214,9 @@ class WaitSpec(_Part):
     validating_hours: float = Field(default=12.0, gt=0, le=1000, description="Longest validation of files, picture scan included.")
     queued_hours: float = Field(default=48.0, gt=0, le=1000, description="Longest stay in the provider's queue.")
     running_hours: float = Field(default=24.0, gt=0, le=1000, description="Longest training.")
+    settle_s: float = Field(
+        default=120.0, gt=0, le=86_400, description="How long after a sending without an answer its effect may still show up."
+    )
     model_minutes: float = Field(default=10.0, gt=0, le=10_000, description="Longest time until a new model answers.")
 
 

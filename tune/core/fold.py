@@ -73,6 +73,7 @@ class TrialView:
     gpu_seconds: float = 0.0
     usd: float = 0.0
     reserved: Mapping[str, float] = field(default_factory=dict)  # what -> dollars held for it
+    bills: Mapping[str, float] = field(default_factory=dict)  # named bill -> dollars charged of it
     waiting: str = ""  # for what, and why, since it asked last
 
     @property
@@ -246,6 +247,7 @@ class StudyFold:
             gpu_seconds=old.gpu_seconds + event.gpu_seconds,
             usd=old.usd + event.usd,
             attempt_at=old.attempt_at if event.what else None,
+            bills={**old.bills, event.bill: old.bills.get(event.bill, 0.0) + event.usd} if event.bill else old.bills,
         )
         self._hold(old, {what: usd for what, usd in old.reserved.items() if what != event.what})
         self.cpu_seconds += event.cpu_seconds

@@ -100,13 +100,14 @@ class Promoted:
 
 @dataclass(frozen=True)
 class Charged:
-    """Measured use: worker seconds on CPU and GPU devices of an attempt, or dollars spent on `what`."""
+    """Measured use: worker seconds on CPU and GPU devices of an attempt, or dollars spent on `what`, of the bill named."""
 
     trial: str
     cpu_seconds: float
     gpu_seconds: float
     usd: float
     what: str = ""
+    bill: str = ""
 
 
 @dataclass(frozen=True)

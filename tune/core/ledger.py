@@ -32,8 +32,10 @@ class Ledger:
                 if limit is not None and fold.usd + others + usd > limit:
                     return False
                 self._journal.write(Reserved(trial, what, usd))
-            case Spend(what, usd):
-                self._journal.write(Charged(trial, 0.0, 0.0, usd, what))
+            case Spend(what, usd, bill):
+                known = fold.trials[trial].bills.get(bill)
+                more = usd if known is None else max(0.0, usd - known)
+                self._journal.write(Charged(trial, 0.0, 0.0, more, what, bill))
             case Use(what, amount):
                 return self._use(trial, what, amount)
             case Return(what):

@@ -41,10 +41,14 @@ class Reserve:
 
 @dataclass(frozen=True)
 class Spend:
-    """`usd` dollars were spent on `what`, as billed; what was reserved for it is let go. Answered by True."""
+    """`usd` dollars were spent on `what`, as billed; what was reserved for it is let go. Answered by True.
+
+    bill: names what was bought, such as a job's id. Told again, as after a crash, only what it came to since is charged.
+    """
 
     what: str
     usd: float
+    bill: str = ""
 
 
 @dataclass(frozen=True)
