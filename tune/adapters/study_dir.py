@@ -35,6 +35,9 @@ _VERSIONS = (
     "datasets",
     "mlflow",
     "numpy",
+    "scipy",
+    "cmaes",
+    "openai",
     "scikit-learn",
 )
 

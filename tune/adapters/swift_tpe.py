@@ -2,7 +2,7 @@
 
 Optuna 4 sorts all trials into good and bad ones anew for each parameter of a suggestion, and looks up every value of every trial
 each time. Nothing changes between the parameters of one suggestion, nor in the values of a trial that has ended, so here both are
-kept. It overrides two internal methods of Optuna 4; with any other version `tpe_class` gives Optuna's own.
+kept. It overrides two internal methods of Optuna 4.8, which is pinned; with any other version `tpe_class` gives Optuna's own.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _ROOM = 256  # trials for which a column of values first has room
 
 def tpe_class() -> type[TPESampler]:
     """The sampler class to use with the Optuna that is installed."""
-    return SwiftTpe if optuna.__version__.startswith("4.") else TPESampler
+    return SwiftTpe if optuna.__version__.startswith("4.8.") else TPESampler
 
 
 class SwiftTpe(TPESampler):
