@@ -11,7 +11,7 @@ ARGS ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help setup run test test-pure check format bench quality clean
+.PHONY: help setup run test test-pure check format bench quality demo-openai clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1|\2/' | column -t -s '|'
@@ -41,6 +41,9 @@ bench: .venv/.installed  ## measure this machine: trial overhead, memory, journa
 quality: .venv/.installed  ## prove the search: regret beside Optuna, Ray and Syne Tune in virtual time (ARGS="--help"); hours, resumable
 	@$(PY) -m pip install --quiet --no-input -c constraints.txt -e ".[dev,quality]"
 	@$(PY) -m tests.quality $(ARGS)
+
+demo-openai: .venv/.installed  ## GPT-4o by phases against a local server with faults and a killed driver: the phase table, the report
+	@$(PY) -m tests.openai_phases.demo $(ARGS)
 
 clean:  ## remove what set-up and tests made; studies stay
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

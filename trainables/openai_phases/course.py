@@ -20,18 +20,21 @@ from trainables.phases.spec import Phase
 class HostedPhase:
     """A phase that is over. `model`: what answers for it. `ids`: job and files at the service, by what they are; none in phase 0.
 
-    `working`: how the phase's dollars come about, a line a bill.
+    `working`: how the phase's dollars come about, a line a bill. `service_s`: from the job's creation to its end, by the service's clock.
     """
 
     result: PhaseResult
     model: str
     ids: Mapping[str, str] = field(default_factory=dict)
     working: tuple[str, ...] = ()
+    service_s: float | None = None
 
     def row(self) -> dict[str, Any]:
         """A line of `phases.json`."""
         minutes = round(self.result.seconds / 60, 3)
-        return asdict(self.result) | {"minutes": minutes, "model": self.model, **self.ids, "bill": "; ".join(self.working)}
+        at_service = None if self.service_s is None else round(self.service_s / 60, 3)
+        times = {"minutes": minutes, "service_minutes": at_service}
+        return asdict(self.result) | times | {"model": self.model, **self.ids, "bill": "; ".join(self.working)}
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,10 @@ class Course:
 
     @staticmethod
     def from_json(record: Mapping[str, Any]) -> Course:
-        done = (HostedPhase(PhaseResult.from_json(d["result"]), d["model"], d["ids"], tuple(d["working"])) for d in record["done"])
+        done = (
+            HostedPhase(PhaseResult.from_json(d["result"]), d["model"], d["ids"], tuple(d["working"]), d["service_s"])
+            for d in record["done"]
+        )
         return Course(tuple(done), record["epochs_reported"])
 
     def is_over(self, spec: OpenaiPhasesSpec) -> bool:

@@ -258,7 +258,7 @@ class _AnswerLog:
         return self
 
     def __enter__(self) -> _AnswerLog:
-        self._file = open(self._path, "ab", buffering=0)  # noqa: SIM115 - held until exit
+        self._file = open(self._path, "ab", buffering=0)
         whole = self._path.read_bytes().rfind(b"\n") + 1
         self._file.truncate(whole)
         return self

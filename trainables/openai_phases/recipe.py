@@ -176,7 +176,7 @@ class _Trial:
         begun, self.waited_s = self._time.now(), 0.0
         bills: list[Bill] = []
         metrics: dict[str, float] = {"trained_tokens": 0.0, "skipped_images": 0.0}
-        model, ids, told = self.spec.zero_shot_model or self.spec.model, {}, _Told(course)
+        model, ids, told, service_s = self.spec.zero_shot_model or self.spec.model, {}, _Told(course), None
         if phase.number:
             result, told = self._train(phase, course)
             bills.append(self._bill_job(phase, result))
@@ -186,7 +186,8 @@ class _Trial:
                 if told.stopped:
                     return told.course, True
                 raise FailTrial("job_cancelled", f"{result.job.id} was cancelled at the service; it yields no model")
-            model, ids = result.model, _ids(result)
+            model, ids, ended_t = result.model, _ids(result), result.job.finished_t
+            service_s = None if ended_t is None else ended_t - result.job.t
             metrics |= _training_metrics(result)
         judged = {split: self._judge(phase, model, split) for split in self.spec.evaluation.splits}
         for split, each in judged.items():
@@ -198,7 +199,7 @@ class _Trial:
         kept = phase.first_epoch + phase.epochs - 1 if phase.number else None
         rows = len(self._rows_of(phase))
         result_ = PhaseResult(phase.number, phase.resolution_px, rows, phase.start, phase.epochs, kept, metrics, seconds)
-        course = told.course.ended(HostedPhase(result_, model, ids, tuple(bill.working for bill in bills)))
+        course = told.course.ended(HostedPhase(result_, model, ids, tuple(bill.working for bill in bills), service_s))
         if told.stopped:
             return course, True
         return course, self._report_end(phase, course) == "stop"

@@ -1,0 +1,156 @@
+"""`make demo-openai`: the published study's shape against the local server, with faults and a killed driver, and what came of it.
+
+    python -m tests.openai_phases.demo [--storage DIR]
+
+Accuracies are the server's formula; no model is measured. Exits with 1 if a phase was paid twice or the books differ from the bill.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from trainables.data.sources import open_table
+from trainables.data.spec import DataSpec
+from trainables.openai_phases.jsonl import resized_jpeg
+from tune.load import load_study
+
+STUDY = Path("configs/studies/openai_local.yaml")
+KEY_ENV, KEY = "PHASETUNE_LOCAL_KEY", "sk-local-demo-0123456789"
+KILL_AFTER_JOBS = 3
+JOBS = "POST /v1/fine_tuning/jobs$"
+FAULTS = [
+    {"match": JOBS, "preset": "timeout_after_accept", "skip": 1},
+    {"match": JOBS, "preset": "server_error", "skip": 4},
+    {"match": JOBS, "kind": "error_after", "status": 500, "skip": 7},
+    {"match": JOBS, "kind": "error", "status": 429, "code": "daily_rate_limit_exceeded", "retry_after_s": 2, "skip": 9},
+    {"match": "POST /v1/files", "preset": "dropped_answer", "skip": 2},
+    {"match": "GET /v1/fine_tuning", "preset": "overloaded", "retry_after_s": 1, "rate": 0.05, "times": 4},
+    {"match": "POST /v1/chat", "preset": "server_error", "rate": 0.01, "times": 5},
+    {"match": "POST /v1/chat", "preset": "rate_limit", "retry_after_s": 1, "rate": 0.01, "times": 5},
+]
+SERVER = {"shutdown": False, "rows_a_pass": 30.0, "queue_s": 60.0, "validate_s": 30.0}
+# Accuracy on the published test set (180 pictures) by width, zero-shot and after phases 1 to 4; from the authors' repository.
+PUBLISHED = {
+    400: (0.7500, 0.8444, 0.8611, 0.8778, 0.8667),
+    200: (0.7333, 0.8056, 0.8500, 0.8611, 0.8444),
+    100: (0.7000, 0.7722, 0.8111, 0.8111, 0.8556),
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser("python -m tests.openai_phases.demo")
+    parser.add_argument("--storage", type=Path, default=Path("studies"))
+    args = parser.parse_args()
+    begun = time.monotonic()
+    os.environ[KEY_ENV] = KEY
+    with tempfile.TemporaryDirectory() as folder:
+        server, root, base_url = _serve(Path(folder))
+        try:
+            study_dir = _run(args.storage, base_url, root)
+            bill, state = _control(root, "bill"), _control(root, "state")
+        finally:
+            server.terminate()
+            server.wait()
+    _print_phases(study_dir)
+    right = _compare(study_dir, bill, state)
+    _phasetune(["report", str(study_dir)])
+    print(f"{time.monotonic() - begun:.0f} s in all")
+    return 0 if right else 1
+
+
+def _serve(folder: Path) -> tuple[subprocess.Popen[str], str, str]:
+    truth, faults = folder / "truth.jsonl", folder / "faults.json"
+    data: DataSpec = load_study(STUDY).spec.trainable_spec.data
+    table = open_table(data)
+    with truth.open("w") as file:
+        for row in range(len(table.ids)):
+            name = f"{row}.jpg"
+            (folder / name).write_bytes(resized_jpeg(table.read(row), 400, 90, table.max_pixels))
+            file.write(json.dumps({"image": name, "label": table.classes[int(table.labels_N[row])]}) + "\n")
+    faults.write_text(json.dumps(FAULTS))
+    command = [sys.executable, "-m", "tests.openai_server", "--speed", "600", "--state", str(folder / "state.db")]
+    command += ["--truth", str(truth), "--faults", str(faults)]
+    for name, value in SERVER.items():
+        command += ["--set", f"{name}={json.dumps(value)}"]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    told = json.loads(server.stdout.readline())
+    print(f"local server at {told['base_url']}: {told['n_truth']} pictures known, {len(FAULTS)} faults to come", flush=True)
+    return server, told["control"], told["base_url"]
+
+
+def _run(storage: Path, base_url: str, root: str) -> Path:
+    """The study, whose driver is killed once `KILL_AFTER_JOBS` jobs were made, and then resumed. Returns its directory."""
+    before = set(storage.glob("*")) if storage.exists() else set()
+    sets = ["--set", f"trainable.profile.base_url={base_url}"]
+    driver = subprocess.Popen([sys.executable, "-m", "tune", "run", str(STUDY), "--foreground", "--storage", str(storage), *sets])
+    while driver.poll() is None and len(_control(root, "state")["jobs"]) < KILL_AFTER_JOBS:
+        time.sleep(0.2)
+    if driver.poll() is None:
+        driver.send_signal(signal.SIGKILL)
+        driver.wait()
+        print(f"\nthe driver was killed after {KILL_AFTER_JOBS} jobs were made; resuming", flush=True)
+    elif driver.returncode != 0:
+        raise SystemExit(driver.returncode)
+    study_dir = next(path for path in storage.glob("*") if path not in before and (path / "journal.jsonl").exists())
+    _phasetune(["resume", str(study_dir), "--foreground"])
+    return study_dir
+
+
+def _phasetune(words: Sequence[str]) -> None:
+    code = subprocess.run([sys.executable, "-m", "tune", *words]).returncode
+    if code:
+        raise SystemExit(code)
+
+
+def _print_phases(study_dir: Path) -> None:
+    print("\nminutes: of this machine, and of the service by its own clock, which runs 600 times faster than real")
+    print("phases: accuracy by the local server's formula, no measurement of any model; beside it the published test accuracy")
+    head = "px   phase  rows  test acc  precision  recall     F1   val acc  train loss  val loss  dollars  minutes  at service  published"
+    print(head)
+    for path in sorted(study_dir.glob("trials/*/phases.json")):
+        for row in json.loads(path.read_text()):
+            m, px = row["metrics"], row["resolution"]
+            losses = "".join(
+                f"{m[name]:>{width}.3f}" if name in m else "-".rjust(width) for name, width in (("train/loss", 12), ("val/loss", 10))
+            )
+            print(
+                f"{px:<4} {row['phase']:>5} {row['rows']:>5} {m['test/accuracy']:>9.3f} {m['test/precision_weighted']:>10.3f}"
+                f" {m['test/recall_weighted']:>7.3f} {m['test/f1_weighted']:>6.3f} {m['val/accuracy']:>9.3f}{losses}"
+                f" {m['usd']:>8.3f} {row['minutes']:>8.2f} {row['service_minutes'] or 0:>11.2f} {PUBLISHED[px][row['phase']]:>10.4f}"
+            )
+
+
+def _compare(study_dir: Path, bill: dict[str, Any], state: dict[str, Any]) -> bool:
+    """What was paid against what was to be paid."""
+    phases = [row for path in study_dir.glob("trials/*/phases.json") for row in json.loads(path.read_text())]
+    trained = [row["job"] for row in phases if row["phase"]]
+    made = [job["id"] for job in state["jobs"]]
+    events = [json.loads(line) for line in (study_dir / "journal.jsonl").read_text().splitlines()]
+    booked = sum(event["usd"] for event in (entry.get("event", entry) for entry in events) if event.get("type") == "charged")
+    chats = [charge["usd"] for charge in bill["charges"] if charge["what"] == "chat"]
+    print(f"\njobs: {len(made)} made, {len(trained)} phases trained, {len(made) - len(set(trained))} duplicates")
+    print(f"dollars: server billed {bill['total_usd']:.6f}, ledger has {booked:.6f} ({len(chats)} answers)")
+    # of what was under way at the kill the service may have billed what nobody heard
+    unheard = 16 * max(chats)
+    return sorted(made) == sorted(trained) and -1e-6 <= bill["total_usd"] - booked <= unheard
+
+
+def _control(root: str, what: str) -> Any:
+    with urllib.request.urlopen(f"{root}/{what}", timeout=30) as answer:
+        return json.loads(answer.read())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
