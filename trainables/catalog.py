@@ -22,6 +22,7 @@ class Entry:
     raising UserError before anything starts. `estimate`: `(spec) -> trainables.catalog.Estimate` for `plan`, without training.
     `fits`: `(spec, workers) -> None`, raising UserError if that many workers of a trial cannot share its work; light, `check` asks it.
     `permits`: `(spec) -> Mapping[str, tune.core.permits.Permit]`, limits of outside services that the trials of a study share; light.
+    `after_stop`: `(spec, reporter) -> None`, what a trial that was told to stop while its process was gone has still to do.
     `axes`: what the steps of its reports may count -> the spec's attribute that says how many a trial has. Of several, the spec's
     field `report` names the one that this study's trials report on; the first is the default.
     """
@@ -36,6 +37,7 @@ class Entry:
     estimate: str | None = None
     fits: str | None = None
     permits: str | None = None
+    after_stop: str | None = None
     axes: Mapping[str, str] = field(default_factory=lambda: {"epoch": "epochs"})
 
 
@@ -72,6 +74,7 @@ CATALOG: dict[str, Entry] = {
         estimate="trainables.openai_phases.estimate:estimate",
         fits="trainables.openai_phases.queue:one_worker",
         permits="trainables.openai_phases.queue:permits",
+        after_stop="trainables.openai_phases.recipe:after_stop",
         axes={"phase": "n_phases", "epoch": "total_epochs"},
     ),
     "curve": Entry(

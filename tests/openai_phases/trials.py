@@ -15,7 +15,7 @@ from tests.search.fakes import MemoryStore
 from tests.trainables.reporting import FakeReporter
 from trainables.adapters.openai_client import OpenAIWire
 from trainables.openai_phases.queue import permits
-from trainables.openai_phases.recipe import Tools, run
+from trainables.openai_phases.recipe import Tools, clear_up, run
 from trainables.openai_phases.spec import METRICS, OpenaiPhasesSpec
 from tune.core.cost import Budget
 from tune.core.fold import JournalWriter, StudyFold
@@ -29,7 +29,7 @@ CLASSES = ("cat", "dog", "pig")
 GOAL = Goal((Objective("val/f1_weighted", "max"),))
 
 
-def pictures(root: Path, train: int = 10, val: int = 4, test: int = 4) -> Path:
+def pictures(root: Path, train: int = 12, val: int = 4, test: int = 4) -> Path:
     """train/, val/ and test/ of folders of classes; so many pictures a class."""
     for i, (name, n) in enumerate((("train", train), ("val", val), ("test", test))):
         class_folders(root / name, dict.fromkeys(CLASSES, n), first_seed=1000 * i)
@@ -77,11 +77,11 @@ class BookedReporter(FakeReporter):
         self._books, self._bomb = books, bomb or Bomb(None)
 
     def report(self, step: int, metrics: Mapping[str, float], save: Callable[[Path], None] | None = None) -> Decision:
-        return self._bomb.around("report", super().report)(step, metrics, save)  # type: ignore[no-any-return]
+        return self._bomb.around("report", super().report)(step, metrics, save)
 
     def ask(self, question: Question) -> Answer:
         self.questions.append(question)
-        return self._bomb.around(f"ask {type(question).__name__}", self._books.ledger.answer)(self.trial, question)  # type: ignore[no-any-return]
+        return self._bomb.around(f"ask {type(question).__name__}", self._books.ledger.answer)(self.trial, question)
 
 
 class Stage:
@@ -105,10 +105,16 @@ class Stage:
         return BookedReporter(self.folder / name, books, bomb, **how)
 
     def play(self, spec: OpenaiPhasesSpec, reporter: BookedReporter, bomb: Bomb | None = None) -> Outcome:
+        return run(spec, reporter, self._tools(spec, bomb))
+
+    def clear_up(self, spec: OpenaiPhasesSpec, reporter: BookedReporter) -> None:
+        clear_up(spec, reporter, self._tools(spec, None))
+
+    def _tools(self, spec: OpenaiPhasesSpec, bomb: Bomb | None) -> Tools:
         if self._wire is None:
             self._wire = OpenAIWire(spec.profile.wire)
         wire: Any = MinedWire(self._wire, bomb) if bomb is not None else self._wire
-        return run(spec, reporter, Tools(self.time, lambda profile: wire, self.new_id))
+        return Tools(self.time, lambda profile: wire, self.new_id)
 
     def bill(self, what: str) -> float:
         return sum(charge["usd"] for charge in self.server.control("bill")["charges"] if charge["what"] == what)

@@ -89,3 +89,14 @@ def test_money_spent_ends_the_study_when_the_budget_is_used_up() -> None:
     assert search.report(b, 0, {METRIC: 0.1}) == "stop"
     search.finish(b, {}, {})
     assert search.fold.trials[b].reason == "budget" and "budget.usd: $10.00 of $10.00" in search.fold.trials[b].detail
+
+
+def test_a_bill_told_again_charges_only_what_it_came_to_since_and_after_a_resume_too() -> None:
+    store = MemoryStore()
+    search, a, b = two_running(store)
+    search.ask(a, Spend("phase 1", 2.0, "job-1"))
+    search.ask(a, Spend("phase 1", 2.0, "job-1"))
+    again = resumed(store)
+    again.ask(a, Spend("phase 1", 2.5, "job-1"))
+    again.ask(b, Spend("phase 1", 1.0, "job-1"))  # another trial's bill of that name is another bill
+    assert again.fold.usd == 3.5 and again.fold.trials[a].usd == 2.5

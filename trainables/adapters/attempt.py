@@ -43,10 +43,13 @@ class Abandoned(RetryTrial):
 def attempt(order: Order, reporter: ChannelReporter) -> End:
     """Run the order's recipe to its end. Raises nothing but KeyboardInterrupt."""
     try:
-        if reporter.report_again() == "stop":  # the stop was decided, and the process died before the recipe heard it
-            return End("done")
         spec_class: Any = catalog.spec_class(order.kind)
         spec = spec_class.model_validate(order.spec)
+        if reporter.report_again() == "stop":  # the stop was decided, and the process died before the recipe heard it
+            after_stop = catalog.CATALOG[order.kind].after_stop
+            if after_stop is not None:
+                catalog.load(after_stop)(spec, reporter)
+            return End("done")
         outcome = catalog.load(order.recipe)(spec, reporter)
         metrics = catalog.metrics_of(order.kind).validated(outcome.metrics, order.recipe)
         return End("done", metrics=metrics, files={name: str(path) for name, path in outcome.files.items()})

@@ -54,8 +54,8 @@ def finish(
         _write_answers(table, tested, workdir)
         files |= {"confusion matrix": CONFUSION, "predictions": PREDICTIONS}
     rows = []
-    for width_px in spec.stress if stress is not None else ():
-        judged = stress(best, width_px)
+    for width_px in spec.stress:
+        judged = None if stress is None else stress(best, width_px)
         if judged is None:
             continue
         metrics |= {f"stress/{width_px}/{name}": judged.scores[name] for name in _STRESSED}

@@ -74,8 +74,7 @@ def train(spec: OpenaiPhasesSpec, reporter: Reporter) -> Outcome:
 
 def run(spec: OpenaiPhasesSpec, reporter: Reporter, tools: Tools) -> Outcome:
     """`train` with a world of the caller's."""
-    checkpoint = reporter.resume_from()
-    course = Course() if checkpoint is None else Course.from_json(json.loads((checkpoint / "course.json").read_text()))
+    course = _course_of(reporter)
     with IntentFile(reporter.workdir / "intents.jsonl") as log:
         trial = _Trial(spec, reporter, tools, log)
         while not course.is_over(spec):
@@ -86,6 +85,24 @@ def run(spec: OpenaiPhasesSpec, reporter: Reporter, tools: Tools) -> Outcome:
             if stopped and not course.is_over(spec):
                 return Outcome(files={"phases": PHASES_FILE} if course.done else {})
         return finish(spec, trial.table, course, trial.again, reporter, trial.stress)
+
+
+def after_stop(spec: OpenaiPhasesSpec, reporter: Reporter) -> None:
+    """What a trial has still to do that was told to stop while its process was gone: no job of it goes on, and its cost is known."""
+    clear_up(spec, reporter, Tools())
+
+
+def clear_up(spec: OpenaiPhasesSpec, reporter: Reporter, tools: Tools) -> None:
+    """`after_stop` with a world of the caller's."""
+    with IntentFile(reporter.workdir / "intents.jsonl") as log:
+        course = _course_of(reporter)
+        if not course.is_over(spec) and course.phase(spec).number:
+            _Trial(spec, reporter, tools, log).drop_job(course.phase(spec))
+
+
+def _course_of(reporter: Reporter) -> Course:
+    checkpoint = reporter.resume_from()
+    return Course() if checkpoint is None else Course.from_json(json.loads((checkpoint / "course.json").read_text()))
 
 
 class _Trial:
@@ -211,7 +228,8 @@ class _Trial:
             return "continue"
         step = len(course.done) - 1 if by_phase else phase.first_epoch + phase.epochs - 1
         own = {name: value for name, value in result.metrics.items() if not name.startswith("test/")}
-        values = own | result.end_metrics() | _place(phase) | {"seconds": result.seconds}
+        so_far = sum(each.result.metrics["usd"] for each in course.done)
+        values = own | result.end_metrics() | _place(phase) | {"seconds": result.seconds, "usd": so_far}
         return self._reporter.report(step, values, self._checkpoint(course))
 
     def _checkpoint(self, course: Course) -> Callable[[Path], None]:
@@ -243,7 +261,7 @@ class _Trial:
             order.training_file.unlink(missing_ok=True)
             return result, told
         except PhasetuneError as error:
-            self._after_failure(phase, key, error)
+            self._after_failure(phase, error)
             raise
 
     def _epoch_ended(self, phase: Phase, told: _Told, event: JobEvent, loss: float) -> None:
@@ -255,14 +273,19 @@ class _Trial:
         values = {"val/loss": loss} | _renamed(event.metrics) | _place(phase)
         told.stopped = self._reporter.report(phase.first_epoch + told.n_epochs - 1, values, self._checkpoint(told.course)) == "stop"
 
-    def _after_failure(self, phase: Phase, key: str, error: PhasetuneError) -> None:
+    def _after_failure(self, phase: Phase, error: PhasetuneError) -> None:
         """A trial that fails leaves no job behind; one that is tried again finds its job where it is."""
+        if isinstance(error, FailTrial) or self._service.submissions.held_id("job", _key(phase)) is None:
+            self.drop_job(phase)
+
+    def drop_job(self, phase: Phase) -> None:
+        """Cancel the phase's job, if there is one, book what it cost, and give its turn back."""
+        key = _key(phase)
         held = self._service.submissions.held_id("job", key)
-        if isinstance(error, FailTrial) and held is not None:
+        if held is not None:
             self._bill_job(phase, self._service.cancel_job(key, held))
-            held = None
-        if held is None:
-            self._reporter.ask(Return(queue.jobs_of(self.spec.profile.name)))
+            self._service.submissions.void("job", key, "cancelled")
+        self._reporter.ask(Return(queue.jobs_of(self.spec.profile.name)))
 
     def _order(self, phase: Phase, course: Course) -> JobOrder:
         spec, folder = self.spec, self._reporter.workdir / "files"

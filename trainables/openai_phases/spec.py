@@ -306,8 +306,8 @@ def _scores(split: str, step_wise: bool) -> tuple[Metric, ...]:
         *(Metric(f"{split}/{name}", "share", "max", "answers that are no label of the list count as wrong", step_wise) for name in _SCORES),
         Metric(f"{split}/unparsed", "share", "min", "answers that could not be read", step_wise=False),
         Metric(f"{split}/out_of_list", "share", "min", "answers that name no label of the list", step_wise=False),
-        Metric(f"{split}/seconds_per_prediction", "seconds", "min", "wall time of the requests / their number", step_wise=False),
-        Metric(f"{split}/usd_per_prediction", "usd", "min", "bill of the requests / their number", step_wise=False),
+        Metric(f"{split}/seconds_per_prediction", "seconds", "min", "wall time of the requests / their number", step_wise),
+        Metric(f"{split}/usd_per_prediction", "usd", "min", "bill of the requests / their number", step_wise),
     )
 
 
@@ -318,7 +318,7 @@ _TRAINING = (
     Metric("val/token_accuracy", "share", "max", "full_valid_mean_token_accuracy", step_wise=False),
 )
 _MONEY = (
-    Metric("usd", "usd", "min", "billed for the step, training and evaluation", step_wise=False),
+    Metric("usd", "usd", "min", "billed, training and evaluation: of the trial so far, of the phase at its end"),
     Metric("trained_tokens", "count", "min", "billed by the job: tokens x epochs, skipped pictures left out", step_wise=False),
     Metric("skipped_images", "count", "min", "training pictures that the server says it left out", step_wise=False),
     Metric("waited_seconds", "seconds", "min", "spent in queues, which no budget of time counts", step_wise=False),
