@@ -19,7 +19,8 @@ class Entry:
 
     `baseline`, `refit`: recipes of the same signature for the reference trial before and the refit of the winner after a search,
     or None where the kind has none. `preflight`: `(spec, seed) -> dict` of facts about the data (digest, counts, warnings),
-    raising UserError before anything starts. `estimate`: `(spec) -> trainables.catalog.Estimate` for `plan`, without training.
+    raising UserError before anything starts. `estimate`: `(spec) -> trainables.catalog.Estimate` for `plan`, without training;
+    `estimates` names what it can say.
     `fits`: `(spec, workers) -> None`, raising UserError if that many workers of a trial cannot share its work; light, `check` asks it.
     `permits`: `(spec) -> Mapping[str, tune.core.permits.Permit]`, limits of outside services that the trials of a study share; light.
     `after_stop`: `(spec, reporter) -> None`, what a trial that was told to stop while its process was gone has still to do.
@@ -35,6 +36,7 @@ class Entry:
     refit: str | None = None
     preflight: str | None = None
     estimate: str | None = None
+    estimates: tuple[str, ...] = ()
     fits: str | None = None
     permits: str | None = None
     after_stop: str | None = None
@@ -62,6 +64,7 @@ CATALOG: dict[str, Entry] = {
         refit="trainables.timm_cnn.recipe:refit",
         preflight="trainables.timm_cnn.preflight:look_at_data",
         estimate="trainables.timm_cnn.estimate:estimate",
+        estimates=("trainable_parameters", "total_parameters", "peak_memory_bytes"),
         fits="trainables.fits:batch_splits",
         axes={"epoch": "total_epochs", "phase": "n_phases"},
     ),
@@ -72,6 +75,7 @@ CATALOG: dict[str, Entry] = {
         help="fine-tune a hosted vision model by phases through OpenAI's wire, and judge the model of each phase",
         preflight="trainables.openai_phases.preflight:look",
         estimate="trainables.openai_phases.estimate:estimate",
+        estimates=("usd",),
         fits="trainables.openai_phases.queue:one_worker",
         permits="trainables.openai_phases.queue:permits",
         after_stop="trainables.openai_phases.recipe:after_stop",

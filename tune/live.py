@@ -109,10 +109,14 @@ class PlainView:
                 return f"{trial} attempt {attempt} was lost ({reason}); it will go on from its checkpoint. {detail}"
             case Ended(trial, state, _, _, _, reason, detail):
                 value = entry.event.value
-                best, ended = fold.best, fold.n_ended
+                best, ended = fold.best, fold.n_ended - fold.n_infeasible
                 total = f"/{self._rules.trials}" if self._rules.trials else ""
                 said = f"{value:.4f}" if value is not None else f"{reason}: {detail}"
-                best_text = f"best {best.trial} {best.value:.4f}" if best else "no complete trial yet"
+                best_text = (
+                    f"best {best.trial} {best.value:.4f}"
+                    if best
+                    else ("no trial within the limits yet" if fold.count("complete") else "no complete trial yet")
+                )
                 return f"{trial} {state} {said}  [{ended}{total} trials, {best_text}]"
             case GroupNoted(slot, what, detail, seconds):
                 return f"worker group {slot} {what}" + (f" in {seconds:.1f} s" if seconds else "") + (f": {detail}" if detail else "")

@@ -63,7 +63,7 @@ class CatalogKinds(Mapping[str, Kind]):
             return Kind("table", None, None)
         entry = CATALOG[name]
         fits = None if entry.fits is None else load(entry.fits)
-        return Kind(name, spec_class(name), metrics_of(name), entry.axes, fits)
+        return Kind(name, spec_class(name), metrics_of(name), entry.axes, fits, estimates=entry.estimates)
 
     def __iter__(self) -> Iterator[str]:
         from trainables.catalog import CATALOG

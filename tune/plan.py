@@ -91,8 +91,8 @@ def plan_text(planned: Mapping[str, Any]) -> str:
 
 def _point_lines(points: Sequence[Mapping[str, Any]]) -> list[str]:
     if all(point[name] is None for point in points for name in Estimate.__dataclass_fields__):
-        return ["  one trial    this kind gives no estimate of parameters, memory, time or cost"]
-    lines = ["  one trial    parameters trained / all          peak memory  whole trial  cost"]
+        return ["  one trial    no estimate of parameters, memory, time or cost (see missing, or this kind gives none)"]
+    lines = ["  one trial    parameters trained / all          tensors      whole trial  cost"]
     for point in points:
         trained, all_of_them = point["trainable_parameters"], point["total_parameters"]
         share = "" if point["trainable_share"] is None else f" ({point['trainable_share']:.2%})"
@@ -101,6 +101,7 @@ def _point_lines(points: Sequence[Mapping[str, Any]]) -> list[str]:
         cost = "-" if point["usd"] is None else f"${point['usd']:.2f}"
         seconds = "-" if point["seconds"] is None else clock(point["seconds"])
         where = " ".join(f"{key}={value}" for key, value in point["point"].items())
+        where += "".join(f"  breaks the limit on {name} by {amount:.0%}" for name, amount in point["breaks"].items())
         lines.append(f"    {point['role']:<9}  {counts:<32}  {memory:<11}  {seconds:<11}  {cost:<7}  {where}".rstrip())
     return lines
 
@@ -125,7 +126,12 @@ def _points(spec: StudySpec, entry: Entry | None, missing: list[Problem]) -> lis
         estimate = _estimate(spec, entry, point, estimates, missing)
         both = estimate.trainable_parameters is not None and estimate.total_parameters
         share = estimate.trainable_parameters / estimate.total_parameters if both else None  # type: ignore[operator]
-        found.append({"role": role, "point": point, **asdict(estimate), "trainable_share": share})
+        known = {name: value for name, value in asdict(estimate).items() if value is not None}
+        broken = spec.goal.violations(known)
+        found.append({"role": role, "point": point, **asdict(estimate), "trainable_share": share, "breaks": broken})
+    if found and all(point["breaks"] for point in found):
+        limits = ", ".join(dict.fromkeys(name for point in found for name in point["breaks"]))
+        missing.append(Problem("objectives", f"a limit on {limits} that every point here breaks", "raise the limit, or widen the space"))
     return found
 
 

@@ -11,7 +11,7 @@ import os
 import shlex
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,14 +22,13 @@ from tune.adapters.journal_file import JournalFile, read_entries
 from tune.adapters.past_studies import read_warm_start
 from tune.core.errors import Problem, StopStudy, UserError
 from tune.core.fold import JournalWriter, StudyFold
-from tune.core.journal import Entry, Noted, StudyStarted, WarmStarted
+from tune.core.journal import Entry, Noted, StudyStarted, Suggested, WarmStarted
 from tune.core.ports import Point
 from tune.core.rules import Rules
 from tune.core.search import Search
 from tune.core.secrets import has_password, masked
 from tune.core.shape import TrialShape
 from tune.core.study import StudySpec
-from tune.core.study_rules import ESTIMATED
 from tune.live import View, open_view
 from tune.load import LoadedStudy, load_resolved
 from tune.places import Orders, Place, placed
@@ -77,6 +76,7 @@ def start(loaded: LoadedStudy, options: Options) -> Finished:
     warm = read_warm_start(spec)
     facts = _look_at_data(spec, entry)
     with placed(spec, options.address, options.foreground) as place:
+        _check_that_it_ends(spec, place)
         study_dir = directory.create(options.storage, spec.study.name)
         environment = directory.environment(spec.study.seed) | {"options": _kept_options(options)}
         directory.write_facts(study_dir, loaded.resolved, environment)
@@ -93,7 +93,7 @@ def resume(study_dir: Path, options: Options) -> Finished:
     options = _as_begun(options, first)
     _check_tracking_uri(options.tracking_uri)
     study_dir = study_dir.resolve()
-    with contextlib.suppress(OSError, KeyError):
+    with contextlib.suppress(OSError, KeyError, TypeError):
         os.chdir(first.environment["folder"])  # relative paths in a study mean what they meant when it began
     spec = load_resolved(dict(first.resolved)).spec
     if spec.digest != first.digest:
@@ -106,7 +106,26 @@ def resume(study_dir: Path, options: Options) -> Finished:
         )
     entry = _catalog_entry(spec)
     with placed(spec, options.address, options.foreground) as place:
-        return _conduct(study_dir, spec, entry, options, place, past, None, None, None)
+        # A kill may have come before these were written; what stands in the journal is never looked up again.
+        warm = None if _begun(past) else read_warm_start(spec)
+        facts = None if _has_facts(past) else _look_at_data(spec, entry)
+        return _conduct(study_dir, spec, entry, options, place, past, None, facts, warm)
+
+
+def _begun(past: list[Entry]) -> bool:
+    return any(isinstance(entry.event, (WarmStarted, Suggested)) for entry in past)
+
+
+def _has_facts(past: list[Entry]) -> bool:
+    return any(isinstance(entry.event, Noted) and entry.event.about == "data" for entry in past)
+
+
+def _check_that_it_ends(spec: StudySpec, place: Place) -> None:
+    budget = spec.budget
+    others = budget.trials is not None or budget.wall_hours is not None or budget.usd is not None or spec.sampler.kind == "grid"
+    if budget.gpu_hours is not None and not others and not place.shape.gpus:
+        got = f"{budget.gpu_hours:g} alone, and trials get no GPU here: the study would never end"
+        raise UserError(Problem("budget.gpu_hours", got, "add --set budget.trials=N or budget.wall_hours, or give workers a GPU"))
 
 
 def _kept_options(options: Options) -> dict[str, Any]:
@@ -118,7 +137,8 @@ def _kept_options(options: Options) -> dict[str, Any]:
 
 def _as_begun(options: Options, first: StudyStarted) -> Options:
     """The options of this resume, filled up with those that the study began with."""
-    kept = first.environment.get("options") or {}
+    kept = first.environment.get("options") if isinstance(first.environment, Mapping) else None
+    kept = kept if isinstance(kept, Mapping) else {}
     foreground = options.foreground or (options.address is None and bool(kept.get("foreground")))
     return replace(
         options,
@@ -160,7 +180,7 @@ def rules_of(spec: StudySpec, slots: int, shape: TrialShape) -> Rules:
 
 def _judge_of_points(spec: StudySpec, entry: Any) -> Callable[[Point], dict[str, float]] | None:
     """What says before a trial runs that its point breaks a limit: the kind's estimate, where a limit is on what it estimates."""
-    judged = {limit.name for limit in spec.goal.limits} & set(ESTIMATED)
+    judged = {limit.name for limit in spec.goal.limits} & set(entry.estimates)
     if not judged or entry.estimate is None:
         return None
     from trainables.catalog import load

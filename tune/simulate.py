@@ -108,7 +108,7 @@ def _rules(spec: StudySpec, table: Table, workers: int) -> Rules:
         budget=budget,
         cpus=cluster.workers * cluster.cpus_per_worker,
         gpus=cluster.workers * gpus,
-        finalists=(finalists.top, finalists.seeds) if finalists is not None and not table.by_trial else (0, 0),
+        finalists=(finalists.top, finalists.seeds) if finalists is not None and table.has_repeats else (0, 0),
     )
 
 
@@ -140,8 +140,8 @@ def _notes(spec: StudySpec, table: Table) -> Iterator[str]:
         yield f"scheduler.kind: {spec.scheduler.kind} has nothing to judge: the table has one value a trial, no curves in a column '{STEP}'"
     if table.by_trial and spec.budget.trials is not None and spec.budget.trials > len(table.rows):
         yield f"budget.trials: {spec.budget.trials}, but the table has {len(table.rows)} trials"
-    if table.by_trial and spec.scheduler.finalists is not None:
-        yield "scheduler.finalists: left out, since a table by trial has no repeats"
+    if not table.has_repeats and spec.scheduler.finalists is not None:
+        yield "scheduler.finalists: left out, since this table has one result a point: another seed would change nothing"
 
 
 def _line(trial: TrialView, several: bool) -> dict[str, Any]:

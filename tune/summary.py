@@ -59,7 +59,7 @@ def as_text(fold: StudyFold, study_dir: str) -> str:
     why = f" ({fold.ended.why})" if fold.ended else ""
     lines = [f"Study {title}: {state_of(fold)}{why}", f"  trials     {counts}"]
     gpu = f", {fold.gpu_seconds:.0f} GPU-seconds" if fold.gpu_seconds else ""
-    lines.append(f"  time       {clock(fold.active_seconds)}, {fold.cpu_seconds:.0f} CPU-seconds of trials{gpu}")
+    lines.append(f"  time       {clock(fold.active_seconds)}, {fold.cpu_seconds:.0f} CPU-seconds held by trials{gpu}")
     if fold.usd:
         lines.append(f"  cost       ${fold.usd:.2f}")
     for reason, n in Counter(t.reason for t in fold.of_role("search") if t.state == "failed").items():
@@ -67,6 +67,10 @@ def as_text(fold: StudyFold, study_dir: str) -> str:
     for trial in (*fold.of_role("baseline"), *fold.of_role("refit")):
         if trial.state == "failed":
             lines.append(f"  {trial.role:<10} failed: {trial.reason}: {trial.detail}")
+    if best is None and fold.count("complete"):
+        names = Counter(name for trial in fold.of_role("search") for name in trial.violations)
+        broken = ", ".join(f"{name} ({n} of {fold.count('complete')})" for name, n in names.items())
+        lines.append(f"  best       none: every complete trial breaks a limit: {broken}")
     if best is not None:
         lines.append(f"  best       {best.trial}  {_values_text(fold, best)}")
         lines += _repeat_lines(fold, best)
@@ -94,7 +98,7 @@ def _repeat_lines(fold: StudyFold, winner: TrialView) -> list[str]:
             within = f" ({low:.4f} to {high:.4f}, 95 % interval)" if len(repeats) > 1 else ""
             lines.append(f"               {trial} over {len(repeats)} further seeds: mean {mean:.4f}{within}")
     if fold.goal is not None and fold.goal.several:
-        lines.append(f"               it is the knee of a front of {len(fold.front)} trials that no other dominates")
+        lines.append(f"               no other trial dominates these {len(fold.front)}")
         lines += [f"               front: {trial.trial}  {_values_text(fold, trial)}" for trial in fold.front]
     return lines
 

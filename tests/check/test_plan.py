@@ -114,5 +114,5 @@ def test_a_cluster_that_was_not_asked_and_a_kind_without_estimate_leave_nulls(tm
     assert planned["data"] is None
     assert planned["scheduler"]["words"] == "none: every trial runs to its end (50 epochs)"
     text = plan_text(planned)
-    assert "one trial    this kind gives no estimate of parameters, memory, time or cost" in text
+    assert "one trial    no estimate of parameters, memory, time or cost (see missing, or this kind gives none)" in text
     assert "concurrency  not known: the cluster was not asked" in text

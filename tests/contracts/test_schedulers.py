@@ -125,9 +125,10 @@ def test_an_ended_trial_can_be_removed_whatever_it_reported(kind) -> None:
     scheduler.add("t1")
     scheduler.decide("t1", 0, tuple(1.0 for _ in target.objectives))
     scheduler.remove("t1")
+    assert drive(scheduler, target, 5) == drive(make(1), target, 5), "what was removed at its first step judges nobody"
 
 
-def test_only_a_paused_trial_that_is_ready_is_promoted(kind) -> None:
+def test_only_a_paused_trial_that_is_ready_and_among_the_best_is_promoted(kind, request) -> None:
     target, make = kind
     scheduler = make(2)
     paused = []
@@ -139,7 +140,13 @@ def test_only_a_paused_trial_that_is_ready_is_promoted(kind) -> None:
                 if verdict.action == "pause":
                     paused.append(f"t{i}")
                 break
+    if "promote" not in request.node.callspec.id:
+        assert not paused, "only the promotion form pauses"
+        return
     assert scheduler.promote([]) is None
-    last = paused[-1:]
-    found = scheduler.promote(last)
-    assert found is None or found[0] in last
+    assert scheduler.promote(paused[-1:]) is None, "the worst of forty is not among the best third"
+    best = next(trial for trial in (f"t{i}" for i in range(40)) if trial in paused)
+    found = scheduler.promote(paused)
+    assert found is not None and int(found[0][1:]) <= int(best[1:]) + 13
+    again = scheduler.promote(paused)
+    assert again is None or again[0] != found[0], "nobody goes on twice from one rung"

@@ -54,3 +54,19 @@ def test_a_value_that_is_missing_makes_no_vector() -> None:
 @pytest.mark.parametrize("front", [[(1.0, 1.0)], [(1.0, 1.0), (1.0, 1.0)]])
 def test_a_front_without_extent_has_a_knee(front: list[tuple[float, float]]) -> None:
     assert TWO.knee(front) == 0
+
+
+@given(st.integers(2, 3), st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4), st.integers(0, 4)), max_size=25))
+def test_the_layers_are_those_of_comparing_all_with_all(m: int, points: list[tuple[int, int, int]]) -> None:
+    import numpy as np
+
+    from tune.core.goal import non_dominated_layers
+
+    costs = np.array([point[:m] for point in points], dtype=float).reshape(len(points), m)
+    goal = Goal(tuple(Objective(str(j), "min") for j in range(m)))
+    left = list(range(len(points)))
+    for layer in non_dominated_layers(costs):
+        expected = [i for i in left if not any(goal.dominates(tuple(costs[j]), tuple(costs[i])) for j in left)]
+        assert layer == expected
+        left = [i for i in left if i not in layer]
+    assert not left

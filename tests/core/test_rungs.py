@@ -36,7 +36,8 @@ def test_the_ladder_is_that_of_optunas_successive_halving(grace: int, factor: in
                 return step
         return None
 
-    assert {stopped_at(step) for step in range(max_steps)} - {None} == set(milestones(grace, factor, max_steps))
+    last = max_steps - 1  # Optuna would judge there too, where a trial is complete
+    assert {stopped_at(step) for step in range(max_steps)} - {None, last} == set(milestones(grace, factor, max_steps))
 
 
 @pytest.mark.slow

@@ -119,3 +119,18 @@ def test_the_fold_of_the_journal_is_the_fold_of_the_search() -> None:
     store = MemoryStore()
     search = study(store)
     assert StudyFold.of(entries(store)).trials == search.fold.trials
+
+
+def test_a_study_of_fewer_trials_than_the_factor_still_ends_with_a_complete_one() -> None:
+    fold = run(MemoryStore(), rules_of(seed=7, slots=2, trials=2), asha=promoting()).fold
+    assert fold.count("complete") == 1 and fold.count("pruned") == 1
+    assert fold.best is not None and fold.ended is not None and fold.ended.state == "done"
+
+
+def test_rungs_of_two_objectives_over_thousands_of_trials_take_no_square_time() -> None:
+    target = Goal((Objective("a", "max"), Objective("b", "min")))
+    ladder, rng = promoting(target), random.Random(3)
+    for i in range(1500):
+        ladder.add(f"t{i}")
+        ladder.decide(f"t{i}", 1, (rng.random(), rng.random()))
+    assert len(ladder.rungs()[0][0][1]) == 1500

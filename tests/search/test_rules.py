@@ -152,3 +152,42 @@ def test_a_study_of_several_slots_and_finalists_is_the_same_after_any_kill() -> 
         store = MemoryStore(whole.kept[:n])
         run(store, rules)
         assert essence(store) == essence(whole)
+
+
+def test_a_finalist_some_of_whose_runs_failed_wins_nothing() -> None:
+    search = begun(rules_of(seed=1, slots=1, trials=2, finalists=(2, 2)), asha=False)
+    for value in (0.9, 0.8):
+        search.finish(handed_out(search), {METRIC: value}, {})
+    search.finish(handed_out(search), {METRIC: 0.99}, {})  # t0000-s1
+    search.finish(handed_out(search), {METRIC: 0.8}, {})
+    search.fail(handed_out(search), "not_finite", "it diverged")  # t0000-s2
+    search.finish(handed_out(search), {METRIC: 0.8}, {})
+    assert search.fold.winner.trial == "t0001"
+
+
+def test_of_two_objectives_the_knee_is_repeated_and_can_win() -> None:
+    target = Goal((Objective("f1", "max"), Objective("seconds", "min")))
+    search = begun(rules_of(seed=1, slots=1, trials=3, goal=target, finalists=(2, 2)), sampler="random", asha=False)
+    for f1, seconds in ((0.90, 100.0), (0.89, 10.0), (0.50, 5.0)):
+        search.finish(handed_out(search), {"f1": f1, "seconds": seconds}, {})
+    repeated = []
+    while (found := search.next()) != "over":
+        search.started(found.trial, 0)
+        of = search.fold.trials[found.trial].of
+        repeated.append(of)
+        f1, seconds = search.fold.trials[of].values
+        search.finish(found.trial, {"f1": f1, "seconds": seconds}, {})
+    assert repeated[0] == "t0001" and search.fold.winner.trial == "t0001"
+
+
+def test_a_study_in_which_nothing_ran_to_its_end_has_failed() -> None:
+    search = begun(rules_of(seed=3, slots=1, trials=6, infeasible=lambda point: {"memory": 1.0}), sampler="random")
+    assert search.next() == "over"
+    assert search.end().state == "failed"
+
+
+def test_a_stop_is_heard_between_points_that_do_not_run() -> None:
+    search = begun(rules_of(seed=3, slots=1, trials=6, infeasible=lambda point: {"memory": 1.0}), sampler="random")
+    search.between = lambda: search.ask_stop(None, "a test")
+    assert search.next() == "over"
+    assert search.end().state == "interrupted" and search.fold.n_infeasible == 1

@@ -54,7 +54,7 @@ def attempt(order: Order, reporter: ChannelReporter) -> End:
         metrics = catalog.metrics_of(order.kind).validated(outcome.metrics, order.recipe)
         return End("done", metrics=metrics, files={name: str(path) for name, path in outcome.files.items()})
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the trial's outer edge
-        if not isinstance(error, (FailTrial, RetryTrial)):
+        if not isinstance(error, (FailTrial, RetryTrial, StopStudy)):
             traceback.print_exc()
         end = end_of(error, Path(order.workdir))
         traceback.clear_frames(error.__traceback__)  # a frame would keep the model

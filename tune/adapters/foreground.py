@@ -26,6 +26,7 @@ class ForegroundExecutor:
         self._search, self._run_trial, self._after_step, self._poll = search, run_trial, after_step, poll
 
     def run(self) -> None:
+        self._search.between = self._poll
         while True:
             self._poll()
             assignment = self._search.next()

@@ -76,6 +76,7 @@ class _Lease:
     assignment: Assignment
     slot: int
     host_name: str
+    failure: FailTrial | None = None  # the search refused a report: it ends as failed at the group's last word
 
 
 class RayTuneExecutor:
@@ -114,6 +115,7 @@ class RayTuneExecutor:
 
     def run(self) -> None:
         """Returns when the search is over or interrupted. Raises StopStudy and other errors of the search itself."""
+        self._search.between = self._poll
         for slot in self._free:
             self._hosts[slot] = self._make_host(slot)
         os.environ.update(_QUIET)
@@ -166,14 +168,16 @@ class RayTuneExecutor:
             case ("report", step, metrics):
                 try:
                     decision = self._search.report(trial, step, metrics)
-                except FailTrial as failure:  # the group learns by a stop; the trial's name for it stands already
-                    self._search.fail(trial, failure.reason, failure.detail)
-                    decision = "stop"
+                except FailTrial as failure:  # the group learns by a stop; its slot is free when it has heard
+                    lease.failure, decision = failure, "stop"
                 host.answer.remote(trial, decision)
             case ("ask", number, question):
                 host.tell.remote(trial, number, self._search.ask(trial, question))
             case ("done", metrics, files):
-                self._search.finish(trial, metrics, files)
+                if lease.failure is not None:
+                    self._search.fail(trial, lease.failure.reason, lease.failure.detail)
+                else:
+                    self._search.finish(trial, metrics, files)
                 self._give_back(key)
             case ("failed", "group_start_failed", detail):  # no fault of the trial: it stays open for a resume
                 self._search.note(GroupNoted(lease.slot, "lost", detail))

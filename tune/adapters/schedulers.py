@@ -51,7 +51,7 @@ class SeededASHA(ASHAScheduler):
     """ASHA over a 0-based axis: with grace 5, factor 4, max 50 it judges after epochs 6 and 21, as Optuna's halving does."""
 
     def __init__(self, mode: Mode, seed: int, *, grace: int, factor: float, max_steps: int, brackets: int = 1):
-        self._seed = seed
+        self._seed, self._last_step = seed, max_steps - 1
         super().__init__(
             time_attr=_STEP,
             metric=_VALUE,
@@ -72,16 +72,20 @@ class SeededASHA(ASHAScheduler):
         self._trial_info[trial.trial_id] = self._brackets[seeded_choice(weights / weights.sum(), self._seed, trial.trial_id)]
 
     def decide(self, trial: str, step: int, values: Values) -> Verdict:
+        if step >= self._last_step:  # complete: stopping it would save nothing
+            return GO_ON
         action = self.on_trial_result(None, _TrialStub(trial), {_STEP: step, _VALUE: values[0]})
         return Verdict("stop", f"not among the best at the rung after step {step}") if action == TrialScheduler.STOP else GO_ON
 
     def recall(self, trial: str, step: int, values: Values, verdict: Verdict) -> None:
+        if step >= self._last_step:
+            return
         for milestone, recorded in self._trial_info[trial]._rungs:  # highest rung first
             if step >= milestone and trial not in recorded:
                 recorded[trial] = self._metric_op * values[0]
                 return
 
-    def promote(self, ready: Collection[str]) -> tuple[str, int] | None:
+    def promote(self, ready: Collection[str], at_least: int = 0) -> tuple[str, int] | None:
         return None
 
     def promoted(self, trial: str, rung: int) -> None:

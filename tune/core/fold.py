@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from statistics import fmean
 from typing import Any, Literal
 
 from tune.core.errors import Problem, UserError
@@ -159,15 +160,29 @@ class StudyFold:
         """The finalists that repeated this trial to their end."""
         return [view for view in self.of_role("finalist") if view.of == trial and view.in_the_running]
 
+    def candidates(self) -> list[TrialView]:
+        """Search trials as they deserve to be repeated: of several objectives the front, its knee first, then the rest."""
+        ranked = self.ranked()
+        if self.goal is None or not self.goal.several or not self.front:
+            return ranked
+        front = [self.front[i] for i in self.goal.by_knee([trial.values for trial in self.front])]
+        return [*front, *(trial for trial in ranked if trial not in front)]
+
     @property
     def winner(self) -> TrialView | None:
-        """The search trial whose repeats have the best mean of the first objective; without repeats, the best."""
+        """The search trial whose repeats have the best means; of several objectives the knee of the means. Without repeats, the best.
+
+        A trial some of whose repeats failed, while another's did not, wins nothing: a mean over what survived flatters it.
+        """
         repeated = {view.of: self.repeats(view.of) for view in self.of_role("finalist")}
-        means = {trial: sum(v.values[0] for v in views) / len(views) for trial, views in repeated.items() if views}
-        if not means or self.goal is None:
+        most = max((len(views) for views in repeated.values()), default=0)
+        if not most or self.goal is None:
             return self.best
-        sign = -1.0 if self.goal.mode == "max" else 1.0
-        return self.trials[min(means, key=lambda trial: sign * means[trial])]
+        whole = {trial: views for trial, views in repeated.items() if len(views) == most}
+        means = {trial: tuple(map(fmean, zip(*(v.values for v in views), strict=True))) for trial, views in whole.items()}
+        names = list(means)
+        front = [names[i] for i in self.goal.front(list(means.values()))]
+        return self.trials[front[self.goal.knee([means[trial] for trial in front])]]
 
     # -- the way in -----------------------------------------------------------------------------------------------------------
 

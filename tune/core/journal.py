@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 from tune.core.errors import Problem, UserError
-from tune.core.ports import Point, TrialState, Values
+from tune.core.ports import GO_ON, Point, TrialState, Values, Verdict
 
 VERSION = 2
 Role = Literal["search", "baseline", "finalist", "refit"]
@@ -88,6 +88,12 @@ class Reported:
     metrics: Mapping[str, float]
     stop: str = ""
     pause: str = ""
+
+    @property
+    def verdict(self) -> Verdict:
+        if self.stop:
+            return Verdict("stop", self.stop)
+        return Verdict("pause", self.pause) if self.pause else GO_ON
 
 
 @dataclass(frozen=True)
@@ -275,7 +281,7 @@ def encode(entry: Entry) -> str:
 def decode(line: str, where: str = "journal.jsonl") -> Entry:
     """The entry of one line; `where` it is, for errors. Raises UserError if it is of a newer version, of an unknown type or damaged."""
     try:
-        raw = json.loads(line)
+        raw = json.loads(line, parse_constant=_refuse)
         version, seq, t, kind = raw.pop("v"), raw.pop("seq"), raw.pop("t"), raw.pop("type")
         if not (isinstance(seq, int) and isinstance(t, (int, float)) and isinstance(kind, str)):
             raise TypeError("seq, t and type must be a whole number, a number and a word")
@@ -288,9 +294,28 @@ def decode(line: str, where: str = "journal.jsonl") -> Entry:
         raise UserError(Problem(where, f"an event of unknown type '{kind}'", "use the Phasetune that wrote it"))
     known = {f.name for f in fields(cls)}
     try:
-        return Entry(seq, t, cls(**{k: v for k, v in raw.items() if k in known}))
-    except TypeError as error:
+        return Entry(seq, t, _sound(cls(**{k: v for k, v in raw.items() if k in known})))
+    except (TypeError, ValueError) as error:
         raise UserError(Problem(where, f"event {seq} of type '{kind}': {error}", "restore the file from a copy")) from None
+
+
+def _sound(event: Event) -> Event:
+    """The event, if its numbers are numbers. Raises TypeError or ValueError."""
+    match event:
+        case StudyStarted(_, _, resolved, environment):
+            if not isinstance(resolved, dict) or not isinstance(environment, dict):
+                raise TypeError("resolved and environment must be mappings")
+        case Reported(_, step, metrics):
+            if not isinstance(step, int) or not all(isinstance(v, (int, float)) for v in metrics.values()):
+                raise TypeError("step must be a whole number and metrics numbers")
+        case Ended(_, state, values, metrics):
+            if state not in ENDED_STATES or not all(isinstance(v, (int, float)) for v in (*values, *metrics.values())):
+                raise TypeError("state must be one of an end, values and metrics numbers")
+    return event
+
+
+def _refuse(constant: str) -> float:
+    raise ValueError(f"{constant} is not JSON")
 
 
 def decode_all(lines: Iterable[str], path: str = "journal.jsonl") -> Iterator[Entry]:

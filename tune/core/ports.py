@@ -181,8 +181,11 @@ class Scheduler(Protocol):
         """Take note of a past report whose verdict stands in the journal, without deciding again."""
         ...
 
-    def promote(self, ready: Collection[str]) -> tuple[str, int] | None:
-        """A paused trial among `ready` that goes on, and the step of the rung that it leaves; None if there is none."""
+    def promote(self, ready: Collection[str], at_least: int = 0) -> tuple[str, int] | None:
+        """A paused trial among `ready` that goes on, and the step of the rung that it leaves; None if there is none.
+
+        at_least: so many of each rung may go on even where the share of the best is less: nothing else is left to run.
+        """
         ...
 
     def promoted(self, trial: str, rung: int) -> None:

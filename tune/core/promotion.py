@@ -43,9 +43,9 @@ class _Rung:
         n = max(at_least, math.floor(len(self.values) * share + 1e-9))
         if not self.goal.several:
             return [trial for _, _, trial in self._sorted[:n]]
-        if self._order is None:
+        if self._order is None or len(self._order) < n:
             names = list(self.values)
-            self._order = [names[i] for i in self.goal.order(list(self.values.values()))]
+            self._order = [names[i] for i in self.goal.order(list(self.values.values()), first=n)]
         return self._order[:n]
 
 
@@ -98,10 +98,10 @@ class RungLadder:
             if verdict.action == "continue":
                 rung.gone_on.add(trial)
 
-    def promote(self, ready: Collection[str]) -> tuple[str, int] | None:
+    def promote(self, ready: Collection[str], at_least: int = 0) -> tuple[str, int] | None:
         for ladder in self._ladders:
             for rung in reversed(ladder):
-                for trial in rung.top(self._share):
+                for trial in rung.top(self._share, at_least):
                     if trial not in rung.gone_on and trial in ready:
                         rung.gone_on.add(trial)
                         return trial, rung.step

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 
 def milestones(grace: int, factor: int, max_steps: int, bracket: int = 0) -> tuple[int, ...]:
-    """The 0-based steps after which a trial of `bracket` is judged: grace * factor ** (bracket + k), below `max_steps`.
+    """The 0-based steps after which a trial of `bracket` is judged: grace * factor ** (bracket + k), before the last step.
 
-    grace >= 1 and factor >= 2; `max_steps` is the length of a whole trial, whose last step is max_steps - 1.
+    grace >= 1 and factor >= 2; `max_steps` is the length of a whole trial, whose last step is max_steps - 1: a trial that got there
+    is complete, and judging it would save nothing.
     """
     assert grace >= 1 and factor >= 2, (grace, factor)
     found = []
     step = grace * factor**bracket
-    while step < max_steps:
+    while step < max_steps - 1:
         found.append(step)
         step *= factor
     return tuple(found)

@@ -7,7 +7,7 @@ a journal, so a resumed study goes on exactly. It does not know clocks, disks, R
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
 from tune.core.errors import FailTrial, Problem, UserError
@@ -43,12 +43,11 @@ from tune.core.ports import (
     Sampler,
     Scheduler,
     Values,
-    Verdict,
 )
 from tune.core.rules import Assignment, Rules, trial_seed
 
 SAMPLER_STATE_EVERY = 64  # suggestions between two records of the sampler's random state
-MAX_INFEASIBLE_IN_A_ROW = 500
+MAX_INFEASIBLE_IN_A_ROW = 200
 TOO_LARGE = ("out_of_memory",)  # failures that tell the sampler of a broken limit, not of a fault
 
 
@@ -63,6 +62,8 @@ class Search:
         self._told_to_stop: set[str] = set()
         self._exhausted = ""  # why the sampler has no further point
         self._asks = 0
+        self.between: Callable[[], None] = lambda: None  # called between points that do not run, so that a stop is heard
+        self._finalists: list[TrialView] | None = None  # chosen once: no search trial ends any more
         self._draining = ""  # why no new trial starts: a limit was reached or someone asked
 
     @property
@@ -72,12 +73,16 @@ class Search:
     # -- the past -------------------------------------------------------------------------------------------------------------
 
     def replay(self, entries: Iterable[Entry]) -> None:
-        """Bring fold, sampler and scheduler to where `entries` end. Raises UserError if the sampler disagrees with the journal."""
+        """Bring fold, sampler and scheduler to where `entries` end. Raises UserError if they disagree with the journal."""
         events = list(entries)
         recorded = max((i for i, e in enumerate(events) if isinstance(e.event, SamplerState)), default=-1)
         for i, entry in enumerate(events):
-            self.fold.apply(entry)
-            self._replay_one(entry.event, adopt=i < recorded)
+            try:
+                self.fold.apply(entry)
+                self._replay_one(entry.event, adopt=i < recorded)
+            except (KeyError, IndexError, TypeError, ValueError, AttributeError, StopIteration) as error:
+                got = f"an event that does not fit this study ({type(error).__name__}: {error})"
+                raise UserError(Problem(f"journal.jsonl:{entry.seq + 1}", got, "restore the file from a copy")) from None
 
     def _replay_one(self, event: Event, adopt: bool) -> None:
         match event:
@@ -93,7 +98,7 @@ class Search:
             case Reported() if self._is_searched(event.trial):
                 values = self.rules.goal.values(event.metrics) or ()
                 self.sampler.observe(event.trial, event.step, values)
-                self.scheduler.recall(event.trial, event.step, values, _verdict_of(event))
+                self.scheduler.recall(event.trial, event.step, values, event.verdict)
                 if event.pause:
                     self.sampler.pause(event.trial)
             case Promoted():
@@ -156,6 +161,10 @@ class Search:
                 return self._assign(further)
         if any(self.fold.trials[trial].role in ("search", "baseline") for trial in self._active):
             return "wait"
+        if not self._draining and not self.fold.count("complete"):  # the shares are too small for so few trials: the best goes on
+            rescued = self._next_promoted(at_least=1)
+            if rescued is not None:
+                return self._assign(rescued)
         for name in list(self.fold.paused):
             self._end_stopped(self.fold.trials[name])
         last = None if self._draining else self._next_finalist()
@@ -168,9 +177,9 @@ class Search:
     def _interrupting(self) -> bool:
         return self.fold.stop_asked
 
-    def _next_promoted(self) -> TrialView | None:
+    def _next_promoted(self, at_least: int = 0) -> TrialView | None:
         ready = self.fold.paused.keys() - self._active
-        promotion = self.scheduler.promote(ready) if ready else None
+        promotion = self.scheduler.promote(ready, at_least) if ready else None
         if promotion is None:
             return None
         trial, rung = promotion
@@ -179,7 +188,11 @@ class Search:
         return self.fold.trials[trial]
 
     def _next_search_trial(self) -> TrialView | None:
-        for _ in range(MAX_INFEASIBLE_IN_A_ROW):
+        for n_infeasible in range(MAX_INFEASIBLE_IN_A_ROW):
+            if n_infeasible:
+                self.between()
+            if self._interrupting:
+                return None
             enough = self.rules.trials is not None and self.fold.n_search - self.fold.n_infeasible >= self.rules.trials
             if enough or self._exhausted:
                 return None
@@ -215,8 +228,11 @@ class Search:
 
     def _next_finalist(self) -> TrialView | None:
         best, seeds = self.rules.finalists
+        if best and self._finalists is None:
+            self._finalists = self.fold.candidates()[:best]
+        chosen = self._finalists or []
         for seed in range(1, seeds + 1):
-            for trial in self.fold.ranked()[:best]:
+            for trial in chosen:
                 name = f"{trial.trial}-s{seed}"
                 if name not in self.fold.trials:
                     return self._create(name, "finalist", trial.point, of=trial.trial)
@@ -283,8 +299,8 @@ class Search:
         known = {**(view.curve[-1][1] if view.curve else {}), **metrics}
         values = self.rules.goal.values(known)
         if values is None and view.role in ("search", "finalist"):
-            missing = ", ".join(o.name for o in self.rules.goal.objectives if o.name not in known)
-            self._end(view, Ended(view.trial, "failed", reason="no_objective", detail=f"it ended without having reported {missing}"))
+            detail = f"it ended without having reported {self.rules.goal.missing(known)}"
+            self._end(view, Ended(view.trial, "failed", reason="no_objective", detail=detail))
             return
         violations = self.rules.goal.violations(known)
         self._end(view, Ended(view.trial, "complete", values or (), dict(metrics), dict(files), violations=violations))
@@ -329,8 +345,10 @@ class Search:
         complete = self.fold.count("complete")
         if self._interrupting:
             event = StudyEnded("interrupted", f"asked to stop; {unfinished} trial(s) wait for a resume")
-        elif complete == 0 and self.fold.count("failed") > 0:
-            event = StudyEnded("failed", "no trial ran to its end: " + self._failures())
+        elif complete == 0:
+            failures = sorted({trial.reason for trial in self.fold.of_role("search") if trial.state == "failed"})
+            why = ", ".join(failures) or self._draining or self._exhausted or "all were stopped"
+            event = StudyEnded("failed", f"no trial ran to its end: {why}")
         else:
             event = StudyEnded("done", self._draining or self._exhausted or "all trials are done")
         self.journal.write(event)
@@ -344,8 +362,7 @@ class Search:
     def _values(self, metrics: Mapping[str, float]) -> Values:
         values = self.rules.goal.values(metrics)
         if values is None:
-            missing = ", ".join(o.name for o in self.rules.goal.objectives if o.name not in metrics)
-            raise FailTrial("no_objective", f"a report without {missing}, which the study optimises")
+            raise FailTrial("no_objective", f"a report without {self.rules.goal.missing(metrics)}, which the study optimises")
         return values
 
     def _end_stopped(self, view: TrialView, metrics: Mapping[str, float] | None = None, files: Mapping[str, str] | None = None) -> None:
@@ -372,9 +389,6 @@ class Search:
         self.sampler.tell(event.trial, event.state, tuple(event.values), sum(event.violations.values()))
         self.scheduler.remove(event.trial)
 
-    def _failures(self) -> str:
-        return ", ".join(sorted({t.reason for t in self.fold.of_role("search") if t.state == "failed"}))
-
     @property
     def _over_budget(self) -> bool:
         return bool(self._draining) and not self._interrupting
@@ -385,9 +399,3 @@ class Search:
         if self._draining:
             return
         self._draining = self.ledger.limit_reached(self._active)
-
-
-def _verdict_of(event: Reported) -> Verdict:
-    if event.stop:
-        return Verdict("stop", event.stop)
-    return Verdict("pause", event.pause) if event.pause else GO_ON

@@ -22,7 +22,7 @@ class NoScheduler:
     def recall(self, trial: str, step: int, values: Values, verdict: Verdict) -> None:
         self.decide(trial, step, values)
 
-    def promote(self, ready: Collection[str]) -> tuple[str, int] | None:
+    def promote(self, ready: Collection[str], at_least: int = 0) -> tuple[str, int] | None:
         return None
 
     def promoted(self, trial: str, rung: int) -> None:

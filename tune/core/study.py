@@ -95,7 +95,8 @@ class Kind:
 
     spec: None if any key may stand in the space (`table`). metrics: None if any metric may be named. axes: what a step of a
     report may count -> the spec's attribute that says how many there are, the default first; a kind of several axes has a field
-    `report` that names one. fits: raises UserError for a spec that a trial of that many `workers` cannot compute.
+    `report` that names one. fits: raises UserError for a spec that a trial of that many `workers` cannot compute. estimates: what is
+    known of a point before it runs, on which limits may be set.
     """
 
     name: str
@@ -104,6 +105,7 @@ class Kind:
     axes: Mapping[str, str] = field(default_factory=lambda: {"epoch": "epochs"})
     fits: Callable[[Any, int], None] | None = None
     workers: int = 1
+    estimates: tuple[str, ...] = ()
 
     @property
     def outline(self) -> Outline | None:

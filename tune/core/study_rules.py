@@ -24,7 +24,6 @@ from tune.core.spec import Mistake, Outline, listed, shown, validated
 from tune.core.study import ClusterPart, Kind, MetricPart, ObjectivePart
 
 N_DRAWN = 64  # points drawn from the space and validated as full specs, besides its corners
-ESTIMATED = ("trainable_parameters", "peak_memory_bytes", "seconds", "usd")  # of catalog.Estimate: limits on them judge a point
 SHOWN_POINTS = 5  # different mistakes of points of the space that are listed
 
 Sections = Mapping[str, Any]  # the sections of a StudySpec that are valid by themselves, by name
@@ -44,6 +43,21 @@ def _budget_has_a_limit(budget: Budget, kind: Kind) -> Iterator[Mistake]:
         yield Mistake(("budget",), "no limit", f"give at least one of {listed(list(Budget.model_fields))}")
 
 
+def _some_limit_is_reached(budget: Budget, sampler: Sampler, kind: Kind) -> Iterator[Mistake]:
+    """Dollars that no trial spends end no study."""
+    ends = budget.trials is not None or budget.wall_hours is not None or budget.gpu_hours is not None or isinstance(sampler, GridSampler)
+    if not ends and budget.usd is not None and kind.spec is not None and "usd" not in kind.estimates:
+        got = f"usd {budget.usd:g} alone, and {kind.name} spends no dollars: the study would never end"
+        yield Mistake(("budget", "usd"), got, "add trials or wall_hours")
+
+
+def _finalists_can_be_chosen(budget: Budget, scheduler: Scheduler, kind: Kind) -> Iterator[Mistake]:
+    finalists = scheduler.finalists
+    if finalists is not None and budget.trials is not None and finalists.top > budget.trials:
+        got = f"{finalists.top} of {budget.trials} trials"
+        yield Mistake(("scheduler", "finalists", "top"), got, f"use at most budget.trials = {budget.trials}")
+
+
 def _gpu_hours_can_be_used(budget: Budget, cluster: ClusterPart, kind: Kind) -> Iterator[Mistake]:
     if budget.gpu_hours is not None and cluster.gpus_per_worker == 0:
         got = f"{budget.gpu_hours:g}, while cluster.gpus_per_worker is 0: this limit is never reached"
@@ -59,9 +73,10 @@ def _objectives_are_promised(objectives: tuple[ObjectivePart, ...], kind: Kind) 
     for i, part in enumerate(objectives):
         if part.mode is not None:
             yield from _objective_is_promised(part.name, part.mode, ("objectives", i), kind)
-        elif kind.metrics is not None and kind.metrics.find(part.name) is None and part.name not in ESTIMATED:
-            got = f"{part.name}, which {kind.name} does not report{did_you_mean(part.name, [*kind.metrics.names, *ESTIMATED])}"
-            yield Mistake(("objectives", i, "name"), got, f"use one of {listed([*kind.metrics.names, *ESTIMATED])}")
+        elif kind.metrics is not None and kind.metrics.find(part.name) is None and part.name not in kind.estimates:
+            known = list(dict.fromkeys([*kind.metrics.names, *kind.estimates]))
+            got = f"{part.name}, which {kind.name} neither reports nor estimates{did_you_mean(part.name, known)}"
+            yield Mistake(("objectives", i, "name"), got, f"use one of {listed(known)}")
 
 
 def _objective_is_promised(name: str, mode: Mode, where: tuple[str | int, ...], kind: Kind) -> Iterator[Mistake]:
@@ -305,6 +320,8 @@ def _owner(space: Space, key: str) -> str:
 
 _RULES: tuple[tuple[tuple[str, ...], Callable[..., Iterator[Mistake]]], ...] = (
     (("budget",), _budget_has_a_limit),
+    (("budget", "sampler"), _some_limit_is_reached),
+    (("budget", "scheduler"), _finalists_can_be_chosen),
     (("budget", "cluster"), _gpu_hours_can_be_used),
     (("metric",), _metric_is_promised),
     (("objectives",), _objectives_are_promised),

@@ -67,6 +67,11 @@ class Table:
         """Different points; by trial, trials."""
         return len(self.rows) if self.by_trial else len(self._repeats)
 
+    @property
+    def has_repeats(self) -> bool:
+        """Whether some point stands in the table more than once, so that another seed means another result."""
+        return any(len(runs) > 1 for runs in self._repeats)
+
     def answer(self, point: Point, number: int, seed: int) -> Run:
         """The curve of the trial with this 0-based number; of several at the same point, `seed` chooses."""
         if self.by_trial:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -172,11 +173,23 @@ def all_trials(facts: Facts) -> Section:
             *(setting(t.point[key]) if key in t.point else "" for key in keys),
             t.reason,
         )
-        for t in sorted(facts.searched, key=lambda t: order.get(t.trial, len(order)))
+        for t in sorted(
+            facts.searched, key=lambda t: (order.get(t.trial, len(order)), facts.goal.costs(t.values)[0] if t.values else math.inf)
+        )
     )
     numbers = frozenset(range(2, 4 + len(objectives) + len(keys)))
     return Section(
-        "trials", "All trials", tables=(Table(f"{count(len(rows), 'trial')}, the best first", head, rows, numbers, folded=True),)
+        "trials",
+        "All trials",
+        tables=(
+            Table(
+                f"{count(len(rows), 'trial')}: first those that can win, then the others by their last value",
+                head,
+                rows,
+                numbers,
+                folded=True,
+            ),
+        ),
     )
 
 
