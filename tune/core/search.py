@@ -191,10 +191,8 @@ class Search:
         for n_infeasible in range(MAX_INFEASIBLE_IN_A_ROW):
             if n_infeasible:
                 self.between()
-            if self._interrupting:
-                return None
             enough = self.rules.trials is not None and self.fold.n_search - self.fold.n_infeasible >= self.rules.trials
-            if enough or self._exhausted:
+            if enough or self._exhausted or self._interrupting:
                 return None
             name = f"t{self.fold.n_search:04d}"
             point = self.sampler.ask(name)
@@ -284,7 +282,7 @@ class Search:
         """The recipe returned. A trial cut short by an interruption or a pause stays open."""
         view = self.fold.trials[trial]
         self.ledger.charge_time(view)
-        # A recipe that was cut short returns no final metrics; one that was told to stop after its last step may have them.
+        # what was cut short has no final metrics; what was told to stop after its last step may have them
         whole = bool(metrics) or trial not in self._told_to_stop
         if view.decided_stop or (view.stop_asked and not whole):
             self._end_stopped(view, metrics, files)
