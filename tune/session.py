@@ -22,7 +22,7 @@ from tune.adapters.journal_file import JournalFile, read_entries
 from tune.adapters.past_studies import read_warm_start
 from tune.core.errors import Problem, StopStudy, UserError
 from tune.core.fold import JournalWriter, StudyFold
-from tune.core.journal import Entry, Noted, StudyStarted, Suggested, WarmStarted
+from tune.core.journal import Entry, Noted, StudyEnded, StudyStarted, Suggested, WarmStarted
 from tune.core.ports import Point
 from tune.core.rules import Rules
 from tune.core.search import Search
@@ -104,12 +104,34 @@ def resume(study_dir: Path, options: Options) -> Finished:
                 "resume with the Phasetune that began it (git commit in environment.json), or run a new study",
             )
         )
+    if isinstance(past[-1].event, StudyEnded) and past[-1].event.state == "done":
+        return _already_done(study_dir, spec, options, past)
     entry = _catalog_entry(spec)
     with placed(spec, options.address, options.foreground) as place:
         # A kill may have come before these were written; what stands in the journal is never looked up again.
         warm = None if _begun(past) else read_warm_start(spec)
         facts = None if _has_facts(past) else _look_at_data(spec, entry)
         return _conduct(study_dir, spec, entry, options, place, past, None, facts, warm)
+
+
+def _already_done(study_dir: Path, spec: StudySpec, options: Options, past: list[Entry]) -> Finished:
+    """Nothing is left to run: only MLflow may still have to hear of it."""
+    from tune.adapters.mlflow_log import MlflowProjection, ui_command
+
+    tracking_uri = _tracking_uri(study_dir, options)
+    projection = MlflowProjection(study_dir, tracking_uri, spec.study.name)
+    projection.start()
+    projection.offer(past[-1])
+    left = projection.close(_CLOSE_MLFLOW_S)
+    notes = [f"  it was done already; nothing was run\n  MLflow     {ui_command(tracking_uri)}"]
+    notes += [f"  MLflow is {left.behind} events behind: {'; '.join(left.errors[:3])}"] if left.behind else []
+    return _finished(0, StudyFold.of(past), study_dir, "\n".join(notes))
+
+
+def _tracking_uri(study_dir: Path, options: Options) -> str:
+    from tune.adapters.mlflow_log import default_tracking_uri
+
+    return options.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or default_tracking_uri(study_dir.parent)
 
 
 def _begun(past: list[Entry]) -> bool:
@@ -254,12 +276,12 @@ def _conduct(
     facts: dict[str, Any] | None,
     warm: WarmStarted | None,
 ) -> Finished:
-    from tune.adapters.mlflow_log import MlflowProjection, default_tracking_uri, ui_command
+    from tune.adapters.mlflow_log import MlflowProjection, ui_command
 
     resume_command = _resume_command(study_dir, options)
     rules = rules_of(spec, place.slots, place.shape)
     fold = StudyFold(rules.goal)
-    tracking_uri = options.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or default_tracking_uri(study_dir.parent)
+    tracking_uri = _tracking_uri(study_dir, options)
     view: View = open_view(fold, rules)
 
     def say_and_leave() -> None:

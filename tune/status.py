@@ -44,7 +44,8 @@ def _row(trial: TrialView, metric: str, now: float) -> str:
     value = trial.value if trial.value is not None else all_metrics(trial).get(metric)
     shown = f"{value:.4f}" if value is not None else ""
     step = "" if trial.last_step is None else str(trial.last_step)
-    spent = clock((trial.ended_at or now) - trial.started_at) if trial.started_at is not None else ""
+    running_s = now - trial.attempt_at if trial.attempt_at is not None else 0.0
+    spent = clock(trial.ran_s + running_s) if trial.started_at is not None else ""
     tail = point_text(trial.point) or trial.role
     why = f"  ({trial.reason}: {trial.detail})" if trial.state == "failed" else ""
     return f"{trial.trial:<9} {trial.state:<9} {step:>5} {shown:>18}  {sparkline(values):<12}  {spent:>12}  {tail}{why}"

@@ -70,6 +70,7 @@ class TrialView:
     started_at: float | None = None
     attempt_at: float | None = None  # since when an attempt runs that is not charged yet
     ended_at: float | None = None
+    ran_s: float = 0.0  # on a slot, in all attempts that are over
     cpu_seconds: float = 0.0
     gpu_seconds: float = 0.0
     usd: float = 0.0
@@ -258,6 +259,7 @@ class StudyFold:
         old = self.trials[event.trial]
         old = self._put(
             old,
+            ran_s=old.ran_s + event.seconds,
             cpu_seconds=old.cpu_seconds + event.cpu_seconds,
             gpu_seconds=old.gpu_seconds + event.gpu_seconds,
             usd=old.usd + event.usd,

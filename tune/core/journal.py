@@ -114,6 +114,7 @@ class Charged:
     usd: float
     what: str = ""
     bill: str = ""
+    seconds: float = 0.0  # for which an attempt held its slot
 
 
 @dataclass(frozen=True)

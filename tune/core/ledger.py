@@ -57,7 +57,7 @@ class Ledger:
             return
         seconds = max(0.0, (self._journal.now() if until is None else until) - view.attempt_at)
         cpu_seconds, gpu_seconds = round(seconds * self._rules.cpus, 3), round(seconds * self._rules.gpus, 3)
-        self._journal.write(Charged(view.trial, cpu_seconds, gpu_seconds, 0.0))
+        self._journal.write(Charged(view.trial, cpu_seconds, gpu_seconds, 0.0, seconds=round(seconds, 3)))
 
     def limit_reached(self, running: Iterable[str]) -> str:
         """The limit of time or money that is used up, with what `running` trials have used and not been charged for; or nothing."""

@@ -169,7 +169,7 @@ def all_trials(facts: Facts) -> Section:
             t.state,
             *(number(facts.metric_of(t, o.name), facts.unit(o.name)) for o in facts.goal.objectives),
             "-" if t.last_step is None else str(t.last_step),
-            seconds(t.ended_at - t.started_at) if t.ended_at is not None and t.started_at is not None else "-",
+            seconds(t.ran_s) if t.started_at is not None else "-",
             *(setting(t.point[key]) if key in t.point else "" for key in keys),
             t.reason,
         )
