@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.report.made_study import METRIC, events_of, started, two_objectives, write
 from tune.core.errors import UserError
+from tune.core.journal import Noted
 from tune.report.command import compare_studies
 from tune.report.markdown import markdown
 from tune.report.published import read_published
@@ -154,3 +156,13 @@ def test_a_bad_file_of_published_numbers_is_refused_at_its_line(tmp_path: Path, 
 
 def test_made_studies_are_what_these_tests_think() -> None:
     assert started("x").resolved["metric"] == {"name": METRIC, "mode": "max"}
+
+
+def test_studies_of_different_data_have_no_best(tmp_path: Path) -> None:
+    folders = []
+    for name, digest in (("a", "one"), ("b", "another")):
+        noted = Noted("data", {"digest": digest, "rows": {"test": 200}})
+        entries = [replace(e, event=noted) if isinstance(e.event, Noted) else e for e in events_of(name, 8, seed=1)]
+        folders.append(write(tmp_path / f"{name}-1", entries))
+    found, document = compare_studies(folders, None, None)
+    assert not found.same_data and "used different data" in document.headline

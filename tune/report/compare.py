@@ -55,6 +55,12 @@ class Comparison:
     def best(self) -> Compared | None:
         return self.studies[0] if self.studies[0].value is not None else None
 
+    @property
+    def same_data(self) -> bool:
+        """False if the studies are known to have used different data."""
+        digests = {study.facts.fold.notes.get("data", {}).get("digest") for study in self.studies} - {None}
+        return len(digests) < 2
+
     def to_json(self) -> dict[str, Any]:
         """The object that `--json` prints."""
         return {

@@ -31,6 +31,8 @@ def headline(found: Comparison) -> str:
         return f"None of {count(len(found.studies), 'study', 'studies')} has a finished trial with {found.metric}."
     if len(found.studies) == 1:
         return f"{best.label}: {found.metric} {number(best.value, found.unit)}."
+    if not found.same_data:
+        return f"These studies used different data, so that their values cannot be compared: that {best.label} stands first says nothing."
     said = (
         f"{best.label} is best: {found.metric} {number(best.value, found.unit)} ({'higher' if found.mode == 'max' else 'lower'} is better)"
     )
