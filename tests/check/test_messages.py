@@ -157,7 +157,7 @@ CASES: list[tuple[str, str, tuple[str, str, str]]] = [
         (
             "study.yaml:5: scheduler.grace",
             "grace 50 with max 50: no trial would be stopped",
-            "set grace below 50, or scheduler: {kind: none}",
+            "set grace below 49, or scheduler: {kind: none}",
         ),
     ),
     ("factor: 4", "factor: 1", ("study.yaml:5: scheduler.factor", "1", "use a number of at least 2")),

@@ -51,6 +51,12 @@ def _some_limit_is_reached(budget: Budget, sampler: Sampler, kind: Kind) -> Iter
         yield Mistake(("budget", "usd"), got, "add trials or wall_hours")
 
 
+def _median_has_others(budget: Budget, scheduler: Scheduler, kind: Kind) -> Iterator[Mistake]:
+    if isinstance(scheduler, MedianScheduler) and budget.trials is not None and scheduler.min_trials >= budget.trials:
+        got = f"{scheduler.min_trials} others, with {budget.trials} trials in all: it would never act"
+        yield Mistake(("scheduler", "min_trials"), got, f"set it below budget.trials = {budget.trials}")
+
+
 def _finalists_can_be_chosen(budget: Budget, scheduler: Scheduler, kind: Kind) -> Iterator[Mistake]:
     finalists = scheduler.finalists
     if finalists is not None and budget.trials is not None and finalists.top > budget.trials:
@@ -133,18 +139,24 @@ def _ladder_fits(scheduler: Scheduler, trainable: Mapping[str, Any], kind: Kind)
         return
     if scheduler.max is None:
         yield Mistake(("scheduler", "max"), "nothing", f"add max: {kind.name} does not say how many steps a trial has")
-    elif scheduler.grace >= scheduler.max:
+    elif scheduler.grace >= scheduler.max - 1:
         got = f"grace {scheduler.grace} with max {scheduler.max}: no trial would be stopped"
-        yield Mistake(("scheduler", "grace"), got, f"set grace below {scheduler.max}, or scheduler: {{kind: none}}")
+        yield Mistake(("scheduler", "grace"), got, f"set grace below {scheduler.max - 1}, or scheduler: {{kind: none}}")
     elif not all(rungs for _, rungs in ladders(scheduler)) and isinstance(scheduler, AshaScheduler):
         got = f"{scheduler.brackets} brackets, of which the last has no rung below max {scheduler.max}"
         yield Mistake(("scheduler", "brackets"), got, "lower brackets, grace or factor")
 
 
 def _ladder_is_as_long_as_a_trial(scheduler: Scheduler, trainable: Mapping[str, Any], space: Space, kind: Kind) -> Iterator[Mistake]:
+    length = trial_length(trainable, space, kind)
+    if isinstance(scheduler, (MedianScheduler, PatienceScheduler)) and length is not None:
+        named = scheduler.patience if isinstance(scheduler, PatienceScheduler) else 0
+        if max(scheduler.grace, named) >= length - 1:
+            key = "grace" if scheduler.grace >= named else "patience"
+            got = f"{max(scheduler.grace, named)}, while the longest trial has {length} {kind.axis_of(trainable)}s: it would never act"
+            yield Mistake(("scheduler", key), got, f"set it below {length - 1}, or scheduler: {{kind: none}}")
     if not isinstance(scheduler, (AshaScheduler, HyperbandScheduler)) or scheduler.max is None:
         return
-    length = trial_length(trainable, space, kind)
     if length is not None and scheduler.max != length:
         got = f"{scheduler.max}, while the longest trial has {length} {kind.axis_of(trainable)}s"
         fix = f"set it to {length} or leave it out (a rung past the end never judges, a lower max ends trials early)"
@@ -322,6 +334,7 @@ _RULES: tuple[tuple[tuple[str, ...], Callable[..., Iterator[Mistake]]], ...] = (
     (("budget",), _budget_has_a_limit),
     (("budget", "sampler"), _some_limit_is_reached),
     (("budget", "scheduler"), _finalists_can_be_chosen),
+    (("budget", "scheduler"), _median_has_others),
     (("budget", "cluster"), _gpu_hours_can_be_used),
     (("metric",), _metric_is_promised),
     (("objectives",), _objectives_are_promised),
