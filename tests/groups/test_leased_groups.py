@@ -16,7 +16,7 @@ from tune.core.shape import TrialShape
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 CPUS = 8.0
-FREE_WITHIN_S = 30.0
+FREE_WITHIN_S = 90.0
 
 
 class Lessee:

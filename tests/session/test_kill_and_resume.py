@@ -37,6 +37,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("form", ["stop", "promote"])
 def test_kills_at_random_events_change_no_suggestion_decision_or_end(form: str, whole: Path, tmp_path: Path) -> None:
     text = CURVE.replace("factor: 2}", f"factor: 2, form: {form}}}")
+    if form == "promote":
+        text = text.replace("seed: 42", "seed: 44")  # with 42 nothing that paused is promoted
     study, storage, rng = write_study(tmp_path, text), tmp_path / "studies", random.Random(5)
     if form == "promote":
         done = phasetune("run", study, "--foreground", "--storage", tmp_path / "whole", "--json")
