@@ -54,6 +54,8 @@ class WorkerGroup:
         for name, value in _TRAIN_SETTINGS.items():
             os.environ.setdefault(name, value)
         self.host = _HostActor.options(name=self.name).remote(shape, self._limits, _kill)
+        self._closing = threading.Event()
+        self._held: list[Any] = []  # placement groups of the workers that are up, known here in case the host dies
         self._thread = threading.Thread(target=self._supervise, name=self.name, daemon=True)
         self._thread.start()
 
@@ -67,13 +69,18 @@ class WorkerGroup:
 
     def close(self, grace_s: float = 10.0) -> None:
         """Let the workers go; those that are still in a step after `grace_s` are killed. Returns when their CPUs are free, or
-        after twice `grace_s` if the cluster never gave them any: then what may still come up leaves by itself."""
+        after twice `grace_s` if they have not come up yet: then they leave by themselves when they do, and the host goes last."""
+        self._closing.set()
         with contextlib.suppress(ray.exceptions.RayActorError):
             ray.get(self.host.close.remote())
             self._thread.join(grace_s)
             if self._thread.is_alive():
                 ray.get(self.host.kill_workers.remote())
         self._thread.join(grace_s)
+        if not self._thread.is_alive():
+            self._kill_host()
+
+    def _kill_host(self) -> None:
         if ray.is_initialized():  # a call would start a Ray of its own
             ray.kill(self.host)
 
@@ -88,6 +95,7 @@ class WorkerGroup:
                 generation += 1
                 if not ray.get(self.host.begin.remote(generation)):
                     return
+                threading.Thread(target=self._learn_what_is_held, daemon=True).start()
                 reason, detail = self._train(generation)
                 if not ray.is_initialized():  # a call would start a Ray of its own
                     return
@@ -97,9 +105,16 @@ class WorkerGroup:
                 fruitless = 0 if fate["was_up"] else fruitless + 1
             ray.get(self.host.give_up.remote(f"{fruitless} starts failed, the last with {detail}"))
         except ray.exceptions.RayActorError:  # the host is gone, and with it the group
-            pass
+            if ray.is_initialized():
+                _release(self._held)
         finally:
             shutil.rmtree(self._scratch, ignore_errors=True)
+            if self._closing.is_set():
+                self._kill_host()
+
+    def _learn_what_is_held(self) -> None:
+        with contextlib.suppress(ray.exceptions.RayError, RuntimeError):
+            self._held = ray.get(self.host.ready.remote(None)).get("held", [])
 
     def _train(self, generation: int) -> tuple[str | None, str]:
         """One set of workers, from start to end. (None, "") if they left because they were told to."""
