@@ -21,6 +21,9 @@ class Entry:
     or None where the kind has none. `preflight`: `(spec, seed) -> dict` of facts about the data (digest, counts, warnings),
     raising UserError before anything starts. `estimate`: `(spec) -> trainables.catalog.Estimate` for `plan`, without training;
     `estimates` names what it can say.
+    `cost`: `(specs, n_trials, first_stop) -> trainables.catalog.StudyDollars`, for `plan`, of a kind that spends money: the base spec
+    first, then those of the extremes of the space; None for trials that no number limits; the steps after which a trial may be
+    stopped at the earliest, or None.
     `fits`: `(spec, workers) -> None`, raising UserError if that many workers of a trial cannot share its work; light, `check` asks it.
     `permits`: `(spec) -> Mapping[str, tune.core.permits.Permit]`, limits of outside services that the trials of a study share; light.
     `after_stop`: `(spec, reporter) -> None`, what a trial that was told to stop while its process was gone has still to do.
@@ -37,6 +40,7 @@ class Entry:
     preflight: str | None = None
     estimate: str | None = None
     estimates: tuple[str, ...] = ()
+    cost: str | None = None
     fits: str | None = None
     permits: str | None = None
     after_stop: str | None = None
@@ -52,6 +56,25 @@ class Estimate:
     peak_memory_bytes: int | None = None
     seconds: float | None = None
     usd: float | None = None
+
+
+@dataclass(frozen=True)
+class Dollars:
+    """Between two figures, and how they come about, a line a figure."""
+
+    low: float
+    high: float
+    working: str = ""
+
+
+@dataclass(frozen=True)
+class StudyDollars:
+    """What a study would spend. `phases`: of a trial at the base point, by name. `study`: None if no number limits the trials."""
+
+    phases: tuple[tuple[str, Dollars], ...]
+    trial: Dollars
+    study: Dollars | None
+    notes: tuple[str, ...] = ()
 
 
 CATALOG: dict[str, Entry] = {
@@ -76,6 +99,7 @@ CATALOG: dict[str, Entry] = {
         preflight="trainables.openai_phases.preflight:look",
         estimate="trainables.openai_phases.estimate:estimate",
         estimates=("usd",),
+        cost="trainables.openai_phases.estimate:of_study",
         fits="trainables.openai_phases.queue:one_worker",
         permits="trainables.openai_phases.queue:permits",
         after_stop="trainables.openai_phases.recipe:after_stop",

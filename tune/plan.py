@@ -26,6 +26,8 @@ from tune.core.space import Choose, Leaf, Param, extremes, misfit
 from tune.core.study import StudySpec
 from tune.core.study_rules import trial_length
 from tune.load import LoadedStudy
+from tune.plan_dollars import dollars, study_words
+from tune.plan_dollars import lines as dollar_lines
 from tune.summary import clock
 
 MOST_CORNERS = 32
@@ -44,6 +46,7 @@ def plan(loaded: LoadedStudy, nodes: Sequence[NodeFree] | None, catalog: Mapping
     slots, why = _concurrency(spec, nodes, missing)
     data = _look(spec, entry, missing)
     share = ladder["expected_share"]
+    spent = dollars(spec, entry, [point["point"] for point in points if point["role"] != "base"], trials, missing)
     return {
         "study": spec.study.name,
         "kind": spec.kind,
@@ -55,6 +58,7 @@ def plan(loaded: LoadedStudy, nodes: Sequence[NodeFree] | None, catalog: Mapping
         "concurrency": {"slots": slots, "why": why},
         "points": points,
         "total": _total(points, trials, share, slots),
+        "dollars": spent,
         "data": data,
         "missing": [{"where": p.where, "got": p.got, "fix": p.fix} for p in dict.fromkeys(missing)],
     }
@@ -74,9 +78,11 @@ def plan_text(planned: Mapping[str, Any]) -> str:
         f"  rungs        {ladder['words']}",
         f"  concurrency  {slots}: {concurrency['why']}",
         f"  wall time    {_time(total['wall_seconds'])}",
-        f"  cost         {_usd(total['usd'])}",
+        f"  cost         {_cost(planned)}",
     ]
     lines += _point_lines(planned["points"])
+    if planned["dollars"] is not None:
+        lines += dollar_lines(planned["dollars"])
     if planned["data"]:
         lines.append(f"  data         {_data_words(planned['data'])}")
         lines += [f"  warning      {warning}" for warning in planned["data"].get("warnings", ())]
@@ -259,7 +265,10 @@ def _time(seconds: float | None) -> str:
     return "not known" if seconds is None else f"about {clock(seconds)}, if all trials are like the base"
 
 
-def _usd(usd: float | None) -> str:
+def _cost(planned: Mapping[str, Any]) -> str:
+    if planned["dollars"] is not None:
+        return study_words(planned["dollars"], planned["budget"]["usd"])
+    usd = planned["total"]["usd"]
     return "not known" if usd is None else f"about ${usd:.2f}, if all trials are like the base"
 
 
