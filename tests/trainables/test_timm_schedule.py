@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from trainables.timm_cnn.schedule import Progress, after_epoch, is_over, lr_factor
+from trainables.progress import Progress
+from trainables.timm_cnn.schedule import after_epoch, is_over, lr_factor
 from trainables.timm_cnn.spec import TimmCnnSpec
 
 LOSSES = [1.0, 0.8, 0.9, 0.85, 0.7, 0.75, 0.9, 0.8, 0.95]

@@ -11,7 +11,7 @@ from typing import Any
 
 from trainables.phases.results import PhaseResult, picked
 from trainables.phases.spec import Phase
-from trainables.timm_cnn.schedule import Progress
+from trainables.progress import Progress
 from trainables.timm_cnn.spec import TimmCnnSpec
 
 

@@ -10,11 +10,12 @@ from collections.abc import Mapping
 
 import torch
 
+from trainables.kept import BEST, give_last_name, weights_of
 from trainables.metrics import per_class, standard_error
 from trainables.phases.results import FILE as PHASES_FILE
+from trainables.pieces import barrier
 from trainables.timm_cnn.course import Course, picked_phase
 from trainables.timm_cnn.images import Evaluation, evaluate
-from trainables.timm_cnn.kept import BEST, give_last_name, weights_of
 from trainables.timm_cnn.model import FineTuned, PixelScale, build
 from trainables.timm_cnn.pictures import draw_confusion
 from trainables.timm_cnn.spec import TimmCnnSpec
@@ -22,12 +23,6 @@ from trainables.timm_cnn.task import PREDICTIONS, Task
 from tune.core.ports import Outcome, Reporter
 
 _STRESSED = ("accuracy", "precision_weighted", "recall_weighted", "f1_weighted")
-
-
-def barrier(reporter: Reporter) -> None:
-    """What rank 0 has written is there for every rank after this."""
-    if reporter.world_size > 1:
-        torch.distributed.barrier()
 
 
 def kept_on_test(spec: TimmCnnSpec, task: Task, epoch: int, size_px: int, reporter: Reporter) -> Evaluation:

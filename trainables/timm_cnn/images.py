@@ -1,14 +1,13 @@
-"""The pixels of a trial: batches of rows shared out over the ranks, and evaluation with the ranks' counts added up.
+"""The pixels of a trial, and evaluation with the ranks' counts added up.
 
-Promises: a batch's rows depend on (seed, epoch) alone, not on the number of workers; every rank does equally many forwards.
+Promises: every rank does equally many forwards.
 
 Legend: N rows, B images of a batch, H W pixels, C classes.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from trainables.metrics import Counts, confusion_matrix, summary
+from trainables.pieces import summed
 from trainables.timm_cnn.model import PixelScale
 from tune.core.ports import Reporter
 
@@ -52,36 +52,6 @@ class Evaluation:
         return {f"{split}/loss": self.loss} | {f"{split}/{name}": value for name, value in summary(self.confusion_CC).items()}
 
 
-@dataclass(frozen=True)
-class Piece:
-    """One rank's micro-batch, of a batch of `n_batch` rows."""
-
-    rows: NDArray[np.int64]
-    n_batch: int
-
-
-def derived_seed(seed: int, *path: str | int) -> int:
-    """A seed for one purpose, such as ("epoch", 3), from the trial's seed."""
-    digest = hashlib.sha256("/".join(str(part) for part in (seed, *path)).encode()).digest()
-    return int.from_bytes(digest[:7], "big")
-
-
-def epoch_pieces(rows: NDArray[np.int64], batch: int, accumulation: int, reporter: Reporter, shuffle_seed: int) -> Iterator[Piece]:
-    """This rank's micro-batches of one epoch, `accumulation` of them for each batch.
-
-    The last batch may be smaller. It is left out if it has fewer rows than there are pieces, or one row where others have gone
-    before, which batch norm could not take.
-    """
-    order = np.random.default_rng(shuffle_seed).permutation(rows)
-    n_pieces = reporter.world_size * accumulation
-    for start in range(0, len(order), batch):
-        chosen = order[start : start + batch]
-        if len(chosen) < n_pieces or (len(chosen) == 1 and start > 0):
-            continue
-        for part in np.array_split(chosen, n_pieces)[reporter.rank :: reporter.world_size]:
-            yield Piece(part, len(chosen))
-
-
 def evaluate(forward: Callable[[torch.Tensor], torch.Tensor], images: Images, rows: NDArray[np.int64], reporter: Reporter) -> Evaluation:
     """Loss and counts over `rows`, each rank its share. `forward` is of a module in eval mode."""
     predicted_N = torch.zeros(len(rows), dtype=torch.float64)  # each rank fills in its own
@@ -102,12 +72,3 @@ def evaluate(forward: Callable[[torch.Tensor], torch.Tensor], images: Images, ro
     predicted = total[:-1].round().long().numpy()
     confusion_CC = confusion_matrix(images.labels_N[rows], predicted, images.n_classes)
     return Evaluation(float(total[-1]) / max(1, len(rows)), confusion_CC, predicted)
-
-
-def summed(values: torch.Tensor, reporter: Reporter) -> torch.Tensor:
-    """Sum over ranks, on the CPU, float64."""
-    if reporter.world_size == 1:
-        return values
-    on_device = values.to(reporter.device)
-    torch.distributed.all_reduce(on_device)
-    return on_device.cpu()

@@ -22,14 +22,15 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from trainables.adapters.engine import Engine, open_engine
+from trainables.kept import drop_all_but, keep, weights_of
 from trainables.phases.results import FILE as PHASES_FILE
 from trainables.phases.results import PhaseResult, write_table
 from trainables.phases.spec import Phase
+from trainables.pieces import barrier, derived_seed, epoch_pieces, summed
 from trainables.timm_cnn.augment import augment
 from trainables.timm_cnn.course import Course, phase_spec
-from trainables.timm_cnn.finish import barrier, finish, kept_on_test
-from trainables.timm_cnn.images import Images, derived_seed, epoch_pieces, evaluate, summed
-from trainables.timm_cnn.kept import drop_all_but, keep, weights_of
+from trainables.timm_cnn.finish import finish, kept_on_test
+from trainables.timm_cnn.images import Images, evaluate
 from trainables.timm_cnn.model import build, optimizer_spec, parameter_groups
 from trainables.timm_cnn.schedule import after_epoch, is_over, lr_factor
 from trainables.timm_cnn.spec import EarlyStopSpec, TimmCnnSpec
@@ -128,8 +129,8 @@ def _epochs(spec: TimmCnnSpec, task: Task, lesson: _Lesson, course: Course, engi
         _finite(values["val/loss"], "val/loss", epoch)
         progress = after_epoch(course.within, values, own)
         if progress.best_epoch == course.within.epochs_done:
-            about = {"model": spec.model.name, "image_size": str(own.image_size)}
-            keep(engine.weights(), epoch, about, task.classes, reporter)
+            about = {"model": spec.model.name, "image_size": str(own.image_size), "classes": json.dumps(task.classes)}
+            keep(engine.weights(), epoch, about, reporter)
         seconds = time.perf_counter() - started
         course = replace(course, within=progress, seconds=course.seconds + seconds)
         measured = {

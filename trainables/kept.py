@@ -5,7 +5,6 @@ Each epoch's file has its own name, so that an older one, which the last whole c
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -16,15 +15,15 @@ from tune.core.ports import Reporter
 BEST = "best.safetensors"
 
 
-def keep(weights: Mapping[str, torch.Tensor], epoch: int, about: Mapping[str, str], classes: tuple[str, ...], reporter: Reporter) -> None:
-    """Write the weights of a 0-based global epoch, on rank 0."""
+def keep(weights: Mapping[str, torch.Tensor], epoch: int, about: Mapping[str, str], reporter: Reporter) -> None:
+    """Write the weights of a 0-based global epoch with facts `about` them, on rank 0."""
     from safetensors.torch import save_file
 
     if reporter.rank != 0:
         return
     path = _path(epoch, reporter.workdir)
     unfinished = path.with_name(f"{path.name}.part")
-    save_file(dict(weights), unfinished, metadata={**about, "classes": json.dumps(classes), "epoch": str(epoch)})
+    save_file(dict(weights), unfinished, metadata={**about, "epoch": str(epoch)})
     unfinished.replace(path)
 
 

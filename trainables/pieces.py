@@ -1,0 +1,69 @@
+"""How the rows of an epoch come to the ranks, and what the ranks say to each other: shared by every recipe.
+
+Promises: a batch's rows depend on (seed, epoch) alone, not on the number of workers; every rank gets equally many pieces.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tune.core.ports import Reporter
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One rank's micro-batch, of a batch of `n_batch` rows. `batch_rows`: the rows of that whole batch, over all ranks."""
+
+    rows: NDArray[np.int64]
+    n_batch: int
+    batch_rows: NDArray[np.int64]
+
+
+def derived_seed(seed: int, *path: str | int) -> int:
+    """A seed for one purpose, such as ("epoch", 3), from the trial's seed."""
+    digest = hashlib.sha256("/".join(str(part) for part in (seed, *path)).encode()).digest()
+    return int.from_bytes(digest[:7], "big")
+
+
+def epoch_pieces(rows: NDArray[np.int64], batch: int, accumulation: int, reporter: Reporter, shuffle_seed: int) -> Iterator[Piece]:
+    """This rank's micro-batches of one epoch, `accumulation` of them for each batch.
+
+    The last batch may be smaller. It is left out if it has fewer rows than there are pieces, or one row where others have gone
+    before, which batch norm could not take.
+    """
+    order = np.random.default_rng(shuffle_seed).permutation(rows)
+    n_pieces = reporter.world_size * accumulation
+    for start in range(0, len(order), batch):
+        chosen = order[start : start + batch]
+        if len(chosen) < n_pieces or (len(chosen) == 1 and start > 0):
+            continue
+        for part in np.array_split(chosen, n_pieces)[reporter.rank :: reporter.world_size]:
+            yield Piece(part, len(chosen), chosen)
+
+
+def n_batches(n_rows: int, batch: int, n_pieces: int) -> int:
+    """How many batches `epoch_pieces` gives in one epoch, over `n_pieces` = ranks x accumulation."""
+    whole, rest = divmod(n_rows, batch)
+    whole = whole if batch >= n_pieces else 0
+    return whole + (rest >= n_pieces and rest > 0 and not (rest == 1 and whole > 0))
+
+
+def summed(values: torch.Tensor, reporter: Reporter) -> torch.Tensor:
+    """Sum over ranks, on the CPU, float64."""
+    if reporter.world_size == 1:
+        return values
+    on_device = values.to(reporter.device)
+    torch.distributed.all_reduce(on_device)
+    return on_device.cpu()
+
+
+def barrier(reporter: Reporter) -> None:
+    """What rank 0 has written is there for every rank after this."""
+    if reporter.world_size > 1:
+        torch.distributed.barrier()
