@@ -20,10 +20,10 @@ run: .venv/.installed  ## the quickstart study: a real search on bundled picture
 	@$(PY) -m tune run $(STUDY) $(ARGS)
 
 test: .venv/.installed  ## every test, in two processes (ARGS="-k word" chooses)
-	@$(PY) -m pytest -n 2 --dist loadgroup $(ARGS)
+	@$(PY) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 test-pure: .venv/.installed  ## the tests that need neither Ray nor torch, in seconds
-	@$(PY) -m pytest -n 2 --dist loadgroup -m "not ray and not slow and not gpu" $(ARGS)
+	@$(PY) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder -m "not ray and not slow and not gpu" $(ARGS)
 
 check: .venv/.installed  ## lint, formatting, types, import contracts
 	@$(PY) -m ruff check .

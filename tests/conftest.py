@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist, which looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """All tests with Ray in one process, so that there is one Ray; the others by file, so that what a file sets up is set up once.
 
@@ -15,7 +16,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
     for item in items:
         with_ray = item.get_closest_marker("ray") is not None
-        item.add_marker(pytest.mark.xdist_group("ray" if with_ray else item.path.as_posix()))
+        item.add_marker(pytest.mark.xdist_group("ray" if with_ray else item.path.relative_to(item.config.rootpath).as_posix()))
     items.sort(key=lambda item: 0 if item.get_closest_marker("ray") else 1 if item.get_closest_marker("slow") else 2)
 
 

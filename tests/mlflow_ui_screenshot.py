@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 import urllib.parse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -121,10 +121,17 @@ def compare_page(client: Any, experiment: str, metrics: list[str] | None) -> tup
 
 async def shoot(browser: str, url: str, out: Path, size: tuple[int, int], until: str) -> None:
     """Open `url`, wait until the page shows the text `until` and has settled, and save what a person would see."""
+    async with open_page(browser, f"--window-size={size[0]},{size[1]}") as page:
+        out.write_bytes(await photograph(page, url, size, until))
+
+
+@contextlib.asynccontextmanager
+async def open_page(browser: str, *flags: str) -> AsyncIterator[Devtools]:
+    """An empty page of a browser without a window, with a profile of its own."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         command = [browser, "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run"]
         command += ["--disable-background-networking", "--disable-dev-shm-usage", f"--user-data-dir={profile}"]
-        command += [f"--window-size={size[0]},{size[1]}", "--remote-debugging-port=0", "about:blank"]
+        command += [*flags, "--remote-debugging-port=0", "about:blank"]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             port_file = Path(profile) / "DevToolsActivePort"
@@ -134,7 +141,7 @@ async def shoot(browser: str, url: str, out: Path, size: tuple[int, int], until:
                 async with http.get(f"http://127.0.0.1:{port}/json/list") as answer:
                     (target,) = [page for page in await answer.json() if page["type"] == "page"]
                 async with http.ws_connect(target["webSocketDebuggerUrl"], max_msg_size=0) as socket:
-                    out.write_bytes(await photograph(Devtools(socket), url, size, until))
+                    yield Devtools(socket)
         finally:
             process.terminate()
             process.wait()

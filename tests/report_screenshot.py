@@ -13,16 +13,12 @@ import asyncio
 import base64
 import json
 import shutil
-import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import aiohttp
-
-from tests.mlflow_ui_screenshot import BROWSERS, Devtools, until_true
+from tests.mlflow_ui_screenshot import BROWSERS, Devtools, open_page
 
 WIDTHS = {"desktop": (1280, 900), "phone": (390, 844)}
 SCHEMES = ("light", "dark")
@@ -55,32 +51,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 async def pictures(browser: str, page: Path, out: Path) -> list[str]:
     """One picture for each width and scheme; what is wrong with them, in words."""
     complaints: list[str] = []
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        command = [browser, "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run"]
-        command += ["--disable-background-networking", "--disable-dev-shm-usage", f"--user-data-dir={profile}"]
-        command += ["--remote-debugging-port=0", "about:blank"]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            port_file = Path(profile) / "DevToolsActivePort"
-            await until_true(lambda: port_file.exists() and port_file.read_text().count("\n") >= 1, "the browser did not start")
-            port = port_file.read_text().split("\n")[0]
-            async with aiohttp.ClientSession() as http:
-                async with http.get(f"http://127.0.0.1:{port}/json/list") as answer:
-                    (target,) = [page for page in await answer.json() if page["type"] == "page"]
-                async with http.ws_connect(target["webSocketDebuggerUrl"], max_msg_size=0) as socket:
-                    tools = Devtools(socket)
-                    await tools.call("Page.enable")
-                    await tools.call("Network.enable")
-                    await tools.call("Page.addScriptToEvaluateOnNewDocument", source=ERRORS)
-                    for name, size in WIDTHS.items():
-                        for scheme in SCHEMES:
-                            picture = out / f"{page.stem}-{name}-{scheme}.png"
-                            found = await photograph(tools, page.as_uri(), size, scheme, picture)
-                            complaints += [f"{picture.name}: {problem}" for problem in found]
-                            print(f"{picture}: {picture.stat().st_size} bytes")
-        finally:
-            process.terminate()
-            process.wait()
+    async with open_page(browser) as tools:
+        await tools.call("Page.enable")
+        await tools.call("Network.enable")
+        await tools.call("Page.addScriptToEvaluateOnNewDocument", source=ERRORS)
+        for name, size in WIDTHS.items():
+            for scheme in SCHEMES:
+                picture = out / f"{page.stem}-{name}-{scheme}.png"
+                found = await photograph(tools, page.as_uri(), size, scheme, picture)
+                complaints += [f"{picture.name}: {problem}" for problem in found]
+                print(f"{picture}: {picture.stat().st_size} bytes")
     return complaints
 
 

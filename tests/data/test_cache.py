@@ -84,7 +84,7 @@ def test_two_processes_at_once_build_it_once(table: ImageTable, tmp_path: Path) 
 def test_a_builder_that_is_killed_leaves_no_pixels_and_the_next_one_clears_up(table: ImageTable, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     victim = program(tmp_path / "data", cache, on_read="sys.stdin.read()")  # stands still in the middle of building
-    assert victim.stdout is not None and victim.stdout.readline() == "read\n"
+    assert victim.stdout is not None and victim.stdout.readline().startswith("read")  # or of two threads at once
     assert files(cache) == [".tmp"]
     victim.send_signal(signal.SIGKILL)
     victim.communicate()

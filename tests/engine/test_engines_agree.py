@@ -6,48 +6,23 @@ bf16: losses within 2e-2 relative (bf16 keeps 8 bits, and 10 steps of Adam carry
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.two_processes import seen_by_two_ranks
+
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parents[2]
 STAGES = ("ddp", "zero0", "zero1", "zero2", "zero3")
 ALL = (*STAGES, "zero1-offload", "zero3-offload")
-TIMEOUT_S = 280
 
 
 @pytest.fixture(scope="module")
 def ranks() -> list[dict[str, Any]]:
     """What rank 0 and rank 1 saw."""
-    with tempfile.TemporaryDirectory() as folder:
-        environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo0" if sys.platform == "darwin" else "lo", "OMP_NUM_THREADS": "1"}
-        outs = [Path(folder, f"rank{rank}.json") for rank in (0, 1)]
-        logs = [Path(folder, f"rank{rank}.log") for rank in (0, 1)]
-        processes = [
-            subprocess.Popen(
-                [sys.executable, "-m", "tests.engine.two_ranks", str(rank), str(Path(folder, "rendezvous")), str(out)],
-                cwd=ROOT,
-                env=environment,
-                stdout=log.open("w"),
-                stderr=subprocess.STDOUT,
-            )
-            for rank, (out, log) in enumerate(zip(outs, logs, strict=True))
-        ]
-        try:
-            codes = [process.wait(timeout=TIMEOUT_S) for process in processes]
-        finally:
-            for process in processes:
-                process.kill()
-        assert codes == [0, 0], "\n".join(log.read_text()[-3000:] for log in logs)
-        return [json.loads(out.read_text()) for out in outs]
+    return seen_by_two_ranks("tests.engine.two_ranks")
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+import threading
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -67,12 +70,25 @@ def free_cpus() -> float:
     return ray.available_resources().get("CPU", 0.0)
 
 
-def all_cpus_come_free() -> bool:
-    """Ray tells of what is free with a delay, so it is asked until it does or too long has passed."""
+def all_cpus_come_free(*groups: Any) -> bool:
+    """Ray tells of what is free with a delay, so it is asked until it does; says who holds what when too long has passed."""
     deadline = time.monotonic() + FREE_WITHIN_S
     while free_cpus() != CPUS and time.monotonic() < deadline:
         time.sleep(0.05)
-    return free_cpus() == CPUS
+    if free_cpus() == CPUS:
+        return True
+    pytest.fail(f"{CPUS - free_cpus()} CPUs are held after {FREE_WITHIN_S} s: {holders(groups)}")
+
+
+def holders(groups: tuple[Any, ...]) -> str:
+    from ray.util import placement_group_table
+
+    held = [f"placement group {key[:8]} {facts['state']}" for key, facts in placement_group_table().items() if facts["state"] != "REMOVED"]
+    stacks = sys._current_frames()
+    for thread in threading.enumerate():
+        if any(thread.name.startswith(group.name) for group in groups):
+            held.append(f"{thread.name}:\n" + "".join(traceback.format_stack(stacks[thread.ident or 0])[-6:]))
+    return "\n".join(held)
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +217,7 @@ def test_closing_gives_the_cpus_back_and_kills_what_is_still_in_a_step(one: Less
     assert time.monotonic() - began >= 1
     two.group.close()
     assert not one.group.alive
-    assert all_cpus_come_free()
+    assert all_cpus_come_free(one.group, two.group)
 
 
 def test_a_group_whose_host_is_killed_gives_the_cpus_back_by_itself(ray_session: str, tmp_path: Path):
@@ -213,7 +229,7 @@ def test_a_group_whose_host_is_killed_gives_the_cpus_back_by_itself(ray_session:
     assert lessee.next("t0000")[0] == "report"
     assert free_cpus() < CPUS
     ray.kill(group.host)
-    assert all_cpus_come_free()
+    assert all_cpus_come_free(group)
     group.close()
     assert not group.alive
     assert not (tmp_path / "groups" / group.name).exists()
@@ -223,10 +239,10 @@ def test_a_group_closed_while_it_starts_gives_the_cpus_back(ray_session: str, tm
     group = make_group(tmp_path, 1)
     group.close(grace_s=45)  # starting takes its time on a busy machine
     assert not group.alive
-    assert all_cpus_come_free()
+    assert all_cpus_come_free(group)
 
 
 def test_a_group_given_up_while_it_starts_leaves_by_itself_when_it_is_up(ray_session: str, tmp_path: Path):
     group = make_group(tmp_path, 1)
     group.close(grace_s=0.1)
-    assert all_cpus_come_free()
+    assert all_cpus_come_free(group)

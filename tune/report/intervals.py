@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from tune.core.intervals import mean_interval
+
 LEVEL = 0.95
 N_RESAMPLES = 1000
 SIGNIFICANT = 0.05
@@ -46,12 +48,8 @@ def of_mean(values: Sequence[float]) -> Interval | None:
     """Student's t interval of the mean of independent repeats; None below two."""
     if len(values) < 2:
         return None
-    mean, error = float(np.mean(values)), float(stats.sem(values))
-    how = f"mean of {len(values)} seeds (Student's t)"
-    if error == 0:
-        return Interval(mean, mean, how)
-    low, high = stats.t.interval(LEVEL, len(values) - 1, loc=mean, scale=error)
-    return Interval(float(low), float(high), how)
+    _, low, high = mean_interval(values, LEVEL)
+    return Interval(low, high, f"mean of {len(values)} seeds (Student's t)")
 
 
 def of_items(statistic: Callable[[np.ndarray], float], n_items: int, seed: int) -> Interval | None:
