@@ -82,12 +82,7 @@ class Host:
         if self._state != "ready":
             return {"error": self._broken or ("closed" if up else f"not up after {timeout_s} s")}
         workers = [self._workers[rank] for rank in sorted(self._workers)]
-        return {
-            "seconds": self._start_seconds,
-            "pids": [worker["pid"] for worker in workers],
-            "node": workers[0]["node"],
-            "held": self._held(),
-        }
+        return {"seconds": self._start_seconds, "pids": [worker["pid"] for worker in workers], "node": workers[0]["node"]}
 
     async def run(self, order: Order, slot: int = 0) -> None:
         """Lease the slot. A trial that still holds it has lost its reader: it is told to leave first."""
@@ -236,7 +231,7 @@ class Host:
             self._lose(reason, detail)
         elif self._lease is not None and self._lease.taken:
             self._conclude(End("retry", "worker_lost", "the workers left in the middle of the trial"))
-        return {"was_up": was_up, "placement_groups": self._held()}
+        return {"was_up": was_up, "placement_groups": [worker["placement_group"] for worker in self._workers.values()]}
 
     async def give_up(self, detail: str) -> None:
         """The workers cannot be brought up: every trial fails by this name from here on."""
@@ -244,10 +239,6 @@ class Host:
         if self._lease is not None:
             self._conclude(End("failed", "group_start_failed", detail))
         self._bell.ring()
-
-    def _held(self) -> list[Any]:
-        """The placement groups of the workers that are up."""
-        return [worker["placement_group"] for worker in self._workers.values()]
 
     async def kill_workers(self) -> None:
         """End the workers without asking them."""

@@ -55,7 +55,6 @@ class WorkerGroup:
             os.environ.setdefault(name, value)
         self.host = _HostActor.options(name=self.name).remote(shape, self._limits, _kill)
         self._closing = threading.Event()
-        self._held: list[Any] = []  # placement groups of the workers that are up, known here in case the host dies
         self._thread = threading.Thread(target=self._supervise, name=self.name, daemon=True)
         self._thread.start()
 
@@ -95,7 +94,6 @@ class WorkerGroup:
                 generation += 1
                 if not ray.get(self.host.begin.remote(generation)):
                     return
-                threading.Thread(target=self._learn_what_is_held, daemon=True).start()
                 reason, detail = self._train(generation)
                 if not ray.is_initialized():  # a call would start a Ray of its own
                     return
@@ -105,16 +103,11 @@ class WorkerGroup:
                 fruitless = 0 if fate["was_up"] else fruitless + 1
             ray.get(self.host.give_up.remote(f"{fruitless} starts failed, the last with {detail}"))
         except ray.exceptions.RayActorError:  # the host is gone, and with it the group
-            if ray.is_initialized():
-                _release(self._held)
+            pass
         finally:
             shutil.rmtree(self._scratch, ignore_errors=True)
             if self._closing.is_set():
                 self._kill_host()
-
-    def _learn_what_is_held(self) -> None:
-        with contextlib.suppress(ray.exceptions.RayError, RuntimeError):
-            self._held = ray.get(self.host.ready.remote(None)).get("held", [])
 
     def _train(self, generation: int) -> tuple[str | None, str]:
         """One set of workers, from start to end. (None, "") if they left because they were told to."""
