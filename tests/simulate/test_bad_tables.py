@@ -42,6 +42,13 @@ def test_a_value_that_is_no_finite_number_is_named_with_its_line(tmp_path: Path,
     assert found.got == (f"'{cell}'" if cell else "an empty cell")
 
 
+@pytest.mark.parametrize("column", ["acc", "seconds", "usd"])
+def test_a_number_whose_sums_would_not_be_finite_is_named(tmp_path: Path, column: str) -> None:
+    cells = {"acc": "0.5", "seconds": "1", "usd": "0"} | {column: "1e308"}
+    found = only(tmp_path, "lr,depth,acc,seconds,usd\n0.1,3," + ",".join(cells.values()) + "\n")
+    assert (found.where, found.got) == (f"{tmp_path}/t.csv:2: {column}", "1e308")
+
+
 @pytest.mark.parametrize(
     ("steps", "got"),
     [

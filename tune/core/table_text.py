@@ -20,6 +20,7 @@ from tune.core.table import Row, Run, Table
 
 STEP, SECONDS, USD = "step", "seconds", "usd"
 SECONDS_A_ROW = 1.0  # virtual seconds of a row where the table has no column `seconds`
+LARGEST = 1e100
 SHOWN = 5  # mistakes of one sort in one column that are listed; the rest is counted
 OF_HEADER = ("lacks", "unknown", "twice", "empty")  # sorts of mistakes that are few and all different
 Line = tuple[int, Sequence[str]]  # line number in the file, cells
@@ -175,6 +176,8 @@ class _Reader:
         if number is None:
             what = "an empty cell" if text == "" else f"'{text}'"
             self._add(line, column, "not a number", what, "use a finite number, or leave the row out")
+        elif abs(number) > LARGEST:
+            self._add(line, column, "too large", text, f"use numbers up to {LARGEST:g}, whose sums and squares can be computed")
         return 0.0 if number is None else number
 
     def _cost(self, line: int, column: str, cells_of: Mapping[str, list[str]], i: int, absent: float) -> float:
