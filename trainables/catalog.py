@@ -29,6 +29,7 @@ class Entry:
     `after_stop`: `(spec, reporter) -> None`, what a trial that was told to stop while its process was gone has still to do.
     `axes`: what the steps of its reports may count -> the spec's attribute that says how many a trial has. Of several, the spec's
     field `report` names the one that this study's trials report on; the first is the default.
+    `export`: `(tune.core.exports.ExportOrder) -> Exported`, writes a trial's model; `predict`: `(folder, about) -> Predictor`, opens it.
     """
 
     spec: str
@@ -44,6 +45,8 @@ class Entry:
     fits: str | None = None
     permits: str | None = None
     after_stop: str | None = None
+    export: str | None = None
+    predict: str | None = None
     axes: Mapping[str, str] = field(default_factory=lambda: {"epoch": "epochs"})
 
 
@@ -89,6 +92,8 @@ CATALOG: dict[str, Entry] = {
         estimate="trainables.timm_cnn.estimate:estimate",
         estimates=("trainable_parameters", "total_parameters", "peak_memory_bytes"),
         fits="trainables.fits:batch_splits",
+        export="trainables.timm_cnn.export:export",
+        predict="trainables.timm_cnn.export:predict",
         axes={"epoch": "total_epochs", "phase": "n_phases"},
     ),
     "openai_phases": Entry(

@@ -17,6 +17,7 @@ import click
 
 from tune import __version__
 from tune.core.errors import StopStudy, UserError
+from tune.exporting.commands import COMMANDS as EXPORTING
 
 STUDY = click.argument("study", type=click.Path(path_type=Path))
 STUDY_DIR = click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
@@ -292,6 +293,8 @@ def _on_path(name: str) -> bool:
     return found is not None and os.path.samefile(os.path.dirname(found), os.path.dirname(sys.executable))
 
 
+for exporting in EXPORTING:
+    cli.add_command(exporting)
 main: Callable[..., Any] = cli
 
 if __name__ == "__main__":
