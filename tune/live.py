@@ -12,7 +12,21 @@ from collections.abc import Sequence
 from typing import Any, Protocol, TextIO
 
 from tune.core.fold import StudyFold, TrialView
-from tune.core.journal import ENDED_STATES, Ended, Entry, GroupNoted, Noted, Promoted, Reported, Retried, SessionStarted, Started, StopAsked
+from tune.core.journal import (
+    BUDGET,
+    ENDED_STATES,
+    Ended,
+    Entry,
+    GroupNoted,
+    Noted,
+    Promoted,
+    Reported,
+    Retried,
+    SessionStarted,
+    Started,
+    StopAsked,
+    Waiting,
+)
 from tune.core.rules import Rules
 from tune.summary import clock, point_text
 
@@ -117,12 +131,15 @@ class PlainView:
                     if best
                     else ("no trial within the limits yet" if fold.count("complete") else "no complete trial yet")
                 )
+                said += f" (stopped by budget: {detail})" if reason == BUDGET and value is not None else ""
                 return f"{trial} {state} {said}  [{ended}{total} trials, {best_text}]"
             case GroupNoted(slot, what, detail, seconds):
                 return f"worker group {slot} {what}" + (f" in {seconds:.1f} s" if seconds else "") + (f": {detail}" if detail else "")
             case Noted(about, data):
                 warnings = data.get("warnings", [])
                 return f"{about}: " + "; ".join(map(str, warnings)) if warnings else ""
+            case Waiting(trial, what, _, why) if what:
+                return f"{trial} waits for {what}: {why}"
             case StopAsked(trial, who):
                 return f"{who} asked {trial or 'the study'} to stop; waiting for the next report of what runs"
             case _:
@@ -202,4 +219,5 @@ class LiveView:
         values = [metrics[self._rules.metric] for _, metrics in trial.curve if self._rules.metric in metrics]
         step = "" if trial.last_step is None else str(trial.last_step)
         last = f"{values[-1]:.4f}" if values else ("starting" if trial.state == "running" else trial.state)
-        return trial.trial, step, last, sparkline(values), point_text(trial.point) or trial.role
+        tail = f"waits {trial.waiting}" if trial.waiting else point_text(trial.point) or trial.role
+        return trial.trial, step, last, sparkline(values), tail

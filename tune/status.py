@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ from tune.adapters.journal_file import read_entries
 from tune.adapters.study_dir import is_running, leave_stop_request
 from tune.core.errors import Problem, UserError
 from tune.core.fold import StudyFold, TrialView
+from tune.core.journal import BUDGET
 from tune.live import sparkline
 from tune.summary import all_metrics, as_json, as_text, clock, point_text
 
@@ -35,11 +38,12 @@ def read_status(study_dir: Path) -> tuple[str, dict[str, Any]]:
         lines.append(f"  no process runs it here; go on with: phasetune resume {study_dir}")
     lines.append("")
     lines.append(f"  {'trial':<9} {'state':<9} {'step':>5} {metric:>18}  {'curve':<12}  {'time':>12}  point")
-    lines += ["  " + _row(trial, metric, fold.last_t) for trial in fold.trials.values()]
+    now_s = time.time()
+    lines += ["  " + _row(trial, metric, fold.last_t, now_s) for trial in fold.trials.values()]
     return "\n".join(lines), summary
 
 
-def _row(trial: TrialView, metric: str, now: float) -> str:
+def _row(trial: TrialView, metric: str, now: float, now_s: float) -> str:
     values = [metrics[metric] for _, metrics in trial.curve if metric in metrics]
     value = trial.value if trial.value is not None else all_metrics(trial).get(metric)
     shown = f"{value:.4f}" if value is not None else ""
@@ -47,8 +51,17 @@ def _row(trial: TrialView, metric: str, now: float) -> str:
     running_s = now - trial.attempt_at if trial.attempt_at is not None else 0.0
     spent = clock(trial.ran_s + running_s) if trial.started_at is not None else ""
     tail = point_text(trial.point) or trial.role
-    why = f"  ({trial.reason}: {trial.detail})" if trial.state == "failed" else ""
+    why = f"  ({trial.reason}: {trial.detail})" if trial.state == "failed" or trial.reason == BUDGET else ""
+    if trial.state == "running" and trial.waiting:
+        why = f"  waits {trial.waiting} ({_until(trial, now_s)})"
     return f"{trial.trial:<9} {trial.state:<9} {step:>5} {shown:>18}  {sparkline(values):<12}  {spent:>12}  {tail}{why}"
+
+
+def _until(trial: TrialView, now_s: float) -> str:
+    """A wait whose end is known says when; another is over when somebody gives something back."""
+    if trial.waiting_until <= now_s:
+        return "it looks again every now and then"
+    return f"until {datetime.fromtimestamp(trial.waiting_until).astimezone().strftime('%Y-%m-%d %H:%M:%S %Z')}"
 
 
 def ask_to_stop(study_dir: Path, trial: str | None) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from tune.core.fold import StudyFold, TrialView
 from tune.core.intervals import mean_interval
-from tune.core.journal import ENDED_STATES
+from tune.core.journal import BUDGET, ENDED_STATES
 
 
 def state_of(fold: StudyFold) -> str:
@@ -64,6 +64,9 @@ def as_text(fold: StudyFold, study_dir: str) -> str:
         lines.append(f"  cost       ${fold.usd:.2f}")
     for reason, n in Counter(t.reason for t in fold.of_role("search") if t.state == "failed").items():
         lines.append(f"  failed     {n} x {reason}")
+    for trial in fold.trials.values():
+        if trial.reason == BUDGET and trial.ended:
+            lines.append(f"  budget     {trial.trial} stopped by budget ({trial.state}): {trial.detail}")
     for trial in (*fold.of_role("baseline"), *fold.of_role("refit")):
         if trial.state == "failed":
             lines.append(f"  {trial.role:<10} failed: {trial.reason}: {trial.detail}")

@@ -11,6 +11,7 @@ import pytest
 from tests.groups.recipes import order_of
 from trainables.adapters import checkpoint
 from trainables.adapters.attempt import end_of, run_in_foreground
+from trainables.adapters.order import End
 from tune.core.errors import Problem, RetryTrial, StopStudy, UserError
 from tune.core.ports import Decision
 
@@ -112,8 +113,26 @@ def test_a_full_disk_keeps_the_checkpoint_before_it(tmp_path: Path):
         (type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory"), "retry", "out_of_memory"),
         (UserError(Problem("data.root", "no such folder", "give one")), "failed", "user_error"),
         (RetryTrial("hub_unreachable", "later"), "retry", "hub_unreachable"),
+        (StopStudy("insufficient_quota", "no credit", "add credit"), "stop", "insufficient_quota"),
     ],
 )
 def test_an_exception_becomes_an_end_with_a_name(tmp_path: Path, error: Exception, kind: str, reason: str):
     end = end_of(error, tmp_path)
     assert (end.kind, end.reason) == (kind, reason)
+
+
+def test_what_would_end_every_trial_comes_with_its_fix_and_an_early_end_with_its_reason():
+    assert End("stop", "insufficient_quota", "no credit", "add credit").message() == (
+        "stop",
+        "insufficient_quota",
+        "no credit",
+        "add credit",
+    )
+    assert End("done", "budget", "phase 3 may cost $4", metrics={"a": 1.0}).message() == (
+        "done",
+        {"a": 1.0},
+        {},
+        "budget",
+        "phase 3 may cost $4",
+    )
+    assert End("done").message() == ("done", {}, {})

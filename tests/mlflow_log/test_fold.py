@@ -146,3 +146,24 @@ def test_the_command_for_the_ui_stays_on_this_machine_and_quotes_the_path(tmp_pa
     assert uri == f"sqlite:///{tmp_path}/my studies/mlflow.db"
     assert "--host 127.0.0.1" in ui_command(uri) and f"'{uri}'" in ui_command(uri)
     assert "http://10.0.0.1:5000" in ui_command("http://10.0.0.1:5000")
+
+
+def test_ids_that_a_trial_told_are_tags_at_once_and_parameters_when_it_has_ended() -> None:
+    fold = MlflowFold()
+    events = (
+        started(),
+        Suggested("t0000", 0, "search", {"optim.lr": 0.001}),
+        Started("t0000", 1, 0),
+        Noted("trial t0000", {"hosted.phase_1.job": "ftjob-1"}),
+        Noted("trial t0000", {"hosted.phase_1.job": "ftjob-1", "hosted.model": "ft:m"}),
+    )
+    told = list(entries((*events, Ended("t0000", "complete", (0.5,), {METRIC: 0.5}, reason="budget", detail="phase 2 may cost $4"))))
+    for entry in told[:4]:
+        fold.apply(entry)
+    sheets = {sheet.trial: sheet for sheet in fold.pending()}
+    assert sheets["t0000"].tags["hosted.phase_1.job"] == "ftjob-1" and "hosted.phase_1.job" not in sheets["t0000"].params
+    assert not any("ftjob-1" in (artifact.text or "") for artifact in sheets[PARENT].artifacts)
+    for entry in told[4:]:
+        fold.apply(entry)
+    assert sheets["t0000"].params["hosted.phase_1.job"] == "ftjob-1" and sheets["t0000"].params["hosted.model"] == "ft:m"
+    assert (sheets["t0000"].tags["phasetune.reason"], sheets["t0000"].status) == ("budget", "FINISHED")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,9 +19,10 @@ from tests.trainables.reporting import Killed as DiedAtReport
 from trainables.openai_phases.queue import jobs_of, portion
 from trainables.openai_phases.spec import QueueSpec
 from tune.core.errors import FailTrial, StopStudy
-from tune.core.ports import Outcome, Use
+from tune.core.ports import Outcome, Reserve, Spend, Use
 
 KEY = "sk-local-0123456789abcdef"
+ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow
 
 
@@ -33,6 +35,21 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
 
 def phases_of(stage: Stage, name: str = "trial") -> list[dict]:
     return json.loads((stage.folder / name / "work" / "phases.json").read_text())
+
+
+def on_sleep(stage: Stage, books: Books, then: Callable[[], object]) -> list[str]:
+    """What the study knows the first trial to wait for, whenever it sleeps; `then` is done each time."""
+    told: list[str] = []
+    sleep = stage.time.sleep
+
+    def sleep_and_look(seconds: float) -> None:
+        sleep(seconds)
+        if waiting := books.fold.trials["t0000"].waiting:
+            told.append(waiting)
+            then()
+
+    stage.time.sleep = sleep_and_look  # type: ignore[method-assign]
+    return told
 
 
 def test_a_trial_pays_each_phase_once_and_its_books_are_the_server_s_bill(stage: Stage) -> None:
@@ -81,14 +98,67 @@ def test_a_phase_that_the_budget_does_not_cover_is_not_begun(stage: Stage, usd: 
     assert "val/f1_weighted" in outcome.metrics and books.fold.usd <= usd
     hosted = json.loads((stage.folder / "trial" / "work" / "hosted.json").read_text())
     assert hosted["stopped_by_budget"]["phase"] == phases[-1] + 1
+    assert outcome.reason == "budget"
+    assert outcome.detail.startswith(f"phase {phases[-1] + 1} may cost $0.") and f"phase {hosted['phase']} is kept" in outcome.detail
     assert stage.paid_jobs() == len(phases) - 1
 
 
 def test_a_trial_that_can_pay_nothing_says_what_it_wanted(stage: Stage) -> None:
     spec = stage.spec()
-    with pytest.raises(FailTrial, match=r"stopped_by_budget: phase 0 may cost \$0.0\d+, which the study has not left; raise budget.usd"):
-        stage.play(spec, stage.reporter(stage.books(spec, usd=0.01)))
+    outcome = stage.play(spec, stage.reporter(stage.books(spec, usd=0.01)))
+    assert (outcome.metrics, outcome.reason) == ({}, "budget")
+    assert re.fullmatch(r"phase 0 may cost \$0.0\d+, which the study has not left; raise budget.usd", outcome.detail)
     assert stage.server.control("bill")["charges"] == []
+
+
+def test_a_phase_waits_for_dollars_that_another_trial_may_give_back(stage: Stage) -> None:
+    spec = stage.spec()
+    books = stage.books(spec, usd=9, n=2)
+    books.ledger.answer("t0001", Reserve("phase-1 training", 9))
+    told = on_sleep(stage, books, lambda: books.ledger.answer("t0001", Spend("phase-1 training", 0.1)))
+    outcome = stage.play(spec, stage.reporter(books))
+    assert re.fullmatch(r"for budget.usd: \$0.0\d wanted, \$0.00 free; t0001 may give some back", told[0])
+    assert outcome.reason == "" and outcome.metrics["waited_seconds"] >= 30 and books.fold.trials["t0000"].waiting == ""
+
+
+def test_ids_of_jobs_files_and_models_are_told_while_the_trial_runs(stage: Stage) -> None:
+    spec = stage.spec()
+    books = stage.books(spec)
+    reporter = stage.reporter(books, kill_at=1)
+    with pytest.raises(DiedAtReport):
+        stage.play(spec, reporter)
+    first = stage.server.state()["jobs"][0]
+    told = books.fold.trials["t0000"].told
+    assert told["hosted.phase_0.model"] == "gpt-4o-2024-08-06" and told["hosted.phase_1.model"] == first["fine_tuned_model"]
+    assert (told["hosted.phase_1.job"], told["hosted.phase_1.training_file"]) == (first["id"], first["training_file"])
+    assert told["hosted.phase_1.result_file"] == first["result_files"][0] and "hosted.model" not in told
+    outcome = stage.play(spec, reporter)
+    told, best = books.fold.trials["t0000"].told, int(outcome.metrics["phase_picked"])
+    assert told["hosted.model"] == told[f"hosted.phase_{best}.model"] and told["hosted.phase"] == str(best)
+
+
+def test_a_wait_in_the_service_s_queue_is_told_until_it_is_over(stage: Stage) -> None:
+    spec = stage.spec(phases=None)
+    stage.server.fault("POST /v1/fine_tuning/jobs$", kind="error", status=429, code="daily_rate_limit_exceeded", retry_after_s=7200)
+    books = stage.books(spec)
+    begun = stage.time.now()
+    told = on_sleep(stage, books, lambda: None)
+    stage.play(spec, stage.reporter(books))
+    view = books.fold.trials["t0000"]
+    assert told[0].startswith("for local: daily_rate_limit_exceeded: ") and view.waiting == ""
+    assert "for local: queued: ftjob-" in " ".join(told)
+    assert books.waited_until["t0000"][0] == pytest.approx(begun + 7200, abs=600)
+
+
+def test_a_hosted_model_is_paid_by_the_hour_while_it_is_asked(stage: Stage) -> None:
+    prices = (stage.folder / "prices.yaml").resolve()
+    listed = (ROOT / "configs/prices.yaml").read_text()
+    prices.write_text(listed.replace("hosting_usd_per_hour: 0\n", "hosting_usd_per_hour: 3600\n"))
+    spec = stage.spec(profile={"price_file": str(prices)}, phases=None)
+    books = stage.books(spec)
+    stage.play(spec, stage.reporter(books))
+    assert "phase-1/hosting" in books.fold.trials["t0000"].bills and books.fold.reserved_usd == pytest.approx(0)
+    assert "hours hosted x $3600/h" in phases_of(stage)[0]["bill"]
 
 
 def test_a_stop_between_phases_begins_no_further_one(stage: Stage) -> None:
@@ -133,16 +203,7 @@ def test_a_trial_waits_for_its_turn_and_the_ledger_says_why(stage: Stage) -> Non
     spec = stage.spec(profile={"queue": {"concurrent_jobs": 1}})
     books = stage.books(spec, n=2)
     books.ledger.answer("t0001", Use(jobs_of("local")))
-    told: list[str] = []
-    sleep = stage.time.sleep
-
-    def sleep_and_look(seconds: float) -> None:
-        sleep(seconds)
-        if waiting := books.fold.trials["t0000"].waiting:
-            told.append(waiting)
-            books.fold.permits.returned(jobs_of("local"), "t0001")
-
-    stage.time.sleep = sleep_and_look  # type: ignore[method-assign]
+    told = on_sleep(stage, books, lambda: books.fold.permits.returned(jobs_of("local"), "t0001"))
     reporter = stage.reporter(books)
     stage.play(spec, reporter)
     assert told[0] == "for local:jobs: t0001 holds local:jobs (1 at once)"

@@ -20,7 +20,7 @@ from trainables.openai_phases.spec import METRICS, OpenaiPhasesSpec
 from tune.core.cost import Budget
 from tune.core.fold import JournalWriter, StudyFold
 from tune.core.goal import Goal, Objective
-from tune.core.journal import Started, Suggested
+from tune.core.journal import Entry, Started, Suggested, Waiting
 from tune.core.ledger import Ledger
 from tune.core.ports import Answer, Decision, Outcome, Question
 from tune.core.rules import Rules
@@ -62,11 +62,16 @@ class Books:
 
     def __init__(self, clock: Any, spec: OpenaiPhasesSpec, usd: float | None = None, n: int = 1):
         self.fold = StudyFold(GOAL)
-        journal = JournalWriter(MemoryStore(), clock, self.fold)
+        self.waited_until: dict[str, list[float]] = {}
+        journal = JournalWriter(MemoryStore(), clock, self.fold, [self._hear])
         self.ledger = Ledger(Rules(GOAL, seed=1, slots=n, budget=Budget(trials=5, usd=usd), permits=permits(spec)), journal)
         for i in range(n):
             journal.write(Suggested(f"t{i:04d}", i, "search", {}))
             journal.write(Started(f"t{i:04d}", 1, i))
+
+    def _hear(self, entry: Entry) -> None:
+        if isinstance(entry.event, Waiting) and entry.event.what:
+            self.waited_until.setdefault(entry.event.trial, []).append(entry.event.until)
 
 
 class BookedReporter(FakeReporter):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.search.fakes import METRIC, MemoryStore, entries, make_search, rules_of
 from tune.core.cost import Budget
 from tune.core.permits import Permit, Wait
-from tune.core.ports import Reserve, Return, Spend, Use
+from tune.core.ports import Await, Reserve, ReserveAll, Return, Spend, Tell, Use
 from tune.core.rules import Assignment
 from tune.core.search import Search
 
@@ -100,3 +100,57 @@ def test_a_bill_told_again_charges_only_what_it_came_to_since_and_after_a_resume
     again.ask(a, Spend("phase 1", 2.5, "job-1"))
     again.ask(b, Spend("phase 1", 1.0, "job-1"))  # another trial's bill of that name is another bill
     assert again.fold.usd == 3.5 and again.fold.trials[a].usd == 2.5
+
+
+def test_several_things_are_held_together_or_not_at_all() -> None:
+    search, a, b = two_running(MemoryStore())
+    assert search.ask(a, ReserveAll({"training": 5.0, "val": 1.0})) is True
+    answer = search.ask(b, ReserveAll({"training": 4.0, "val": 1.0}))
+    assert isinstance(answer, Wait) and answer.why == f"$5.00 wanted, $4.00 free; {a} may give some back"
+    assert search.fold.trials[b].reserved == {} and search.fold.trials[b].waiting == f"for budget.usd: {answer.why}"
+    search.ask(a, Spend("training", 3.0))
+    assert search.ask(b, ReserveAll({"training": 4.0, "val": 1.0})) is True
+    assert search.fold.trials[b].reserved == {"training": 4.0, "val": 1.0} and search.fold.trials[b].waiting == ""
+
+
+def test_what_no_other_trial_can_give_back_is_refused_at_once() -> None:
+    search, a, b = two_running(MemoryStore())
+    search.ask(a, Spend("training", 6.0))
+    assert search.ask(b, ReserveAll({"training": 4.5})) is False
+    assert search.ask(b, ReserveAll({"training": 4.0})) is True
+
+
+def test_a_wait_elsewhere_and_its_end_stand_in_the_journal_once_each() -> None:
+    store = MemoryStore()
+    search, a, _ = two_running(store)
+    for _ in range(3):
+        search.ask(a, Await("local: queued", 99.0, "ftjob-1"))
+    assert (search.fold.trials[a].waiting, search.fold.trials[a].waiting_until) == ("for local: queued: ftjob-1", 99.0)
+    for _ in range(3):
+        search.ask(a, Await(""))
+    assert search.fold.trials[a].waiting == ""
+    assert sum(type(e.event).__name__ == "Waiting" for e in entries(store)) == 2
+
+
+def test_what_a_trial_tells_of_itself_adds_up_and_survives_a_resume() -> None:
+    store = MemoryStore()
+    search, a, b = two_running(store)
+    for _ in range(2):
+        search.ask(a, Tell({"job": "ftjob-1"}))
+    search.ask(a, Tell({"model": "ft:x"}))
+    assert resumed(store).fold.trials[a].told == {"job": "ftjob-1", "model": "ft:x"}
+    assert search.fold.trials[b].told == {}
+    assert sum(type(e.event).__name__ == "Noted" for e in entries(store)) == 2
+
+
+def test_a_trial_that_the_budget_ended_keeps_what_it_has_and_no_other_begins() -> None:
+    search, a, b = two_running(MemoryStore())
+    search.report(a, 0, {METRIC: 0.4})
+    search.finish(a, {METRIC: 0.5}, {}, "budget", "phase 2 may cost $4.00")
+    view = search.fold.trials[a]
+    assert (view.state, view.reason, view.value, view.in_the_running) == ("complete", "budget", 0.5, True)
+    assert search.next() == "wait"
+    search.finish(b, {}, {}, "budget", "phase 0 may cost $1.00")
+    assert (search.fold.trials[b].state, search.fold.trials[b].in_the_running) == ("pruned", False)
+    assert search.next() == "over" and search.fold.best is search.fold.trials[a]
+    assert search.end().why == f"budget.usd does not cover more: {a}: phase 2 may cost $4.00"

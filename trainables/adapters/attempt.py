@@ -52,7 +52,8 @@ def attempt(order: Order, reporter: ChannelReporter) -> End:
             return End("done")
         outcome = catalog.load(order.recipe)(spec, reporter)
         metrics = catalog.metrics_of(order.kind).validated(outcome.metrics, order.recipe)
-        return End("done", metrics=metrics, files={name: str(path) for name, path in outcome.files.items()})
+        files = {name: str(path) for name, path in outcome.files.items()}
+        return End("done", outcome.reason, outcome.detail, metrics=metrics, files=files)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the trial's outer edge
         if not isinstance(error, (FailTrial, RetryTrial, StopStudy)):
             traceback.print_exc()
@@ -69,7 +70,7 @@ def end_of(error: BaseException, workdir: Path) -> End:
         case RetryTrial():
             return End("retry", error.reason, error.detail, in_step=isinstance(error, Abandoned))
         case StopStudy():
-            return End("failed", error.reason, f"{error.detail}; {error.fix}")
+            return End("stop", error.reason, error.detail, error.fix)
         case UserError():
             return End("failed", "user_error", str(error))
         case SystemExit():

@@ -27,7 +27,8 @@ from tune.core.shape import TrialShape
 # "fail" carries reason, detail and whether all ranks hear it at the same point of the trial
 Answer = tuple[Literal["decision"], Decision] | tuple[Literal["fail"], str, str, bool] | tuple[Literal["leave"]]
 _LEAVE: Answer = ("leave",)
-_FINAL = ("done", "failed", "retry")
+_FINAL = ("done", "failed", "retry", "stop")
+_GRAVER = ("stop", "failed", "retry")  # of the ends of several ranks the first of these is the trial's
 
 
 @dataclass
@@ -285,7 +286,7 @@ class Host:
         """All ranks have ended, or those that have not are given up because another one failed."""
         ends = list(lease.ends.values())  # in order of arrival: the first failure is the cause of the others
         bad = [end for end in ends if end.kind != "done"]
-        verdict = next((end for end in bad if end.kind == "failed"), bad[0] if bad else lease.ends[0])
+        verdict = min(bad, key=lambda end: _GRAVER.index(end.kind)) if bad else lease.ends[0]
         complete = len(ends) == self._shape.workers
         in_order = complete and (not bad or len(ends) == 1 or all(end.in_step for end in ends))
         if not in_order or any(end.spoilt for end in ends):

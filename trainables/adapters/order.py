@@ -33,22 +33,28 @@ class GroupLimits:
 
 @dataclass(frozen=True)
 class End:
-    """How an attempt ended on one rank. For "failed" and "retry", `reason` is a name and `detail` is for people.
+    """How an attempt ended on one rank. `reason` is a name and `detail` is for people: of a "failed" or "retry", and of a "done" that
+    ended before its whole length.
+
+    "stop": what ended it would end every other trial too; `fix` says what to do before the study is resumed.
 
     in_step: all ranks ended at the same report, so their process group is still in order.
     spoilt: the process may hold what it should not (it ran out of memory), so that the group is to be made anew.
     """
 
-    kind: Literal["done", "failed", "retry"]
+    kind: Literal["done", "failed", "retry", "stop"]
     reason: str = ""
     detail: str = ""
+    fix: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
     in_step: bool = False
     spoilt: bool = False
 
     def message(self) -> tuple[Any, ...]:
-        """("done", metrics, files) or ("failed" | "retry", reason, detail)."""
+        """("done", metrics, files) or ("done", metrics, files, reason, detail), ("failed" | "retry", reason, detail), or
+        ("stop", reason, detail, fix)."""
         if self.kind == "done":
-            return "done", dict(self.metrics), dict(self.files)
-        return self.kind, self.reason, self.detail
+            why = (self.reason, self.detail) if self.reason else ()
+            return "done", dict(self.metrics), dict(self.files), *why
+        return (self.kind, self.reason, self.detail, *((self.fix,) if self.kind == "stop" else ()))

@@ -16,7 +16,7 @@ from trainables.openai_phases.course import Course, HostedPhase, write_phases
 from trainables.openai_phases.evaluate import Judged
 from trainables.openai_phases.spec import EvalSplit, OpenaiPhasesSpec
 from trainables.phases.results import FILE as PHASES_FILE
-from tune.core.ports import Outcome, Reporter
+from tune.core.ports import Outcome, Reporter, Tell
 
 HOSTED, PREDICTIONS, CONFUSION, STRESS = "hosted.json", "predictions.csv", "confusion_matrix.json", "stress.json"
 NO_LABEL = "(no label of the list)"
@@ -66,6 +66,7 @@ def finish(
         (workdir / STRESS).write_text(json.dumps(rows, indent=1))
         files["stress tests"] = STRESS
     _write_ids(spec, course, best, unpaid, workdir)
+    reporter.ask(Tell({"hosted.model": best.model, "hosted.phase": str(best.result.phase)}))
     return Outcome(metrics=metrics, files=files)
 
 

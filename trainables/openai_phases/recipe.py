@@ -10,10 +10,9 @@ needs no answer that it has. The test rows decide nothing. It runs on any report
 from __future__ import annotations
 
 import json
-import re
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -21,16 +20,19 @@ from trainables.adapters.intent_file import IntentFile, guard_in
 from trainables.adapters.openai_client import OpenAIWire
 from trainables.data.sources import ImageTable, open_table
 from trainables.openai_phases import queue
-from trainables.openai_phases.cost import Amount, Bill, PhaseCost, TrialCost, bill_cancelled, bill_training, for_ledger, price_load, usd
+from trainables.openai_phases.cost import Bill, for_ledger, price_load, usd
 from trainables.openai_phases.course import Course, HostedPhase, write_phases
 from trainables.openai_phases.evaluate import Asked, Examiner, Judged
 from trainables.openai_phases.finish import finish
 from trainables.openai_phases.follow import Deadlines, JobResult, Service
 from trainables.openai_phases.intents import standing
+from trainables.openai_phases.job_record import FULL_LOSS, ids_of, renamed, training_metrics
 from trainables.openai_phases.jsonl import write_examples
 from trainables.openai_phases.pace import Pace, Time, Wait
+from trainables.openai_phases.patience import Patience
 from trainables.openai_phases.prices import Prices, prices_of
 from trainables.openai_phases.protocol import JobOrder, Submissions
+from trainables.openai_phases.purse import Purse, judging_of, key_of, stress_of
 from trainables.openai_phases.spec import EvalSplit, OpenaiPhasesSpec, job_suffix
 from trainables.openai_phases.tokens import text_counter
 from trainables.openai_phases.validate import check_file
@@ -40,14 +42,9 @@ from trainables.phases.blocks import Rows, draw_blocks, rows_of
 from trainables.phases.results import FILE as PHASES_FILE
 from trainables.phases.results import PhaseResult
 from trainables.phases.spec import Phase
-from tune.core import permits
 from tune.core.errors import FailTrial, PhasetuneError
-from tune.core.ports import Decision, Outcome, Reporter, Reserve, Return, Spend, Use
-
-PIECE_S = 30.0  # of a wait for a turn, after which the study is asked again: turns fall free
-_AT_WORK = ("running", "cancelling", "model_loading", "in_progress", "finalizing")  # waits that are no queue
-_SKIPPED = re.compile(r"\b(\d+)\b[^.\d]*\bskipped\b")
-_FULL_LOSS, _FULL_ACCURACY = "full_valid_loss", "full_valid_mean_token_accuracy"
+from tune.core.journal import BUDGET
+from tune.core.ports import Decision, Outcome, Reporter, Return, Tell
 
 
 class SystemTime:
@@ -106,7 +103,7 @@ def _course_of(reporter: Reporter) -> Course:
 
 
 class _Trial:
-    """What all phases share. `waited_s`: since the trial or its phase began, in queues of the study or of the service."""
+    """What all phases share."""
 
     def __init__(self, spec: OpenaiPhasesSpec, reporter: Reporter, tools: Tools, log: IntentFile):
         self.spec, self._reporter, self._time, self._log = spec, reporter, tools.time, log
@@ -114,7 +111,8 @@ class _Trial:
         self._prices: Prices = prices_of(spec.profile)
         self._counter = text_counter()
         load: TrialLoad = trial_load(spec, self.table, self._prices.model(spec.model).image_rates, self._counter)
-        self._cost: TrialCost = price_load(spec, load, self._prices)
+        self._purse = Purse(spec, self._prices, price_load(spec, load, self._prices), reporter.ask)
+        self._patience = Patience(tools.time, reporter.ask, spec.profile.name)
         self._tokens_each = {(part.split, part.width_px): part.input.high / max(1, part.n) for p in load.phases for part in p.questions}
         waits, hour = spec.waits, 3600.0
         pace = Pace(tools.time, poll_s=waits.poll_s, settle_s=waits.settle_s, tell=self._hear_wait)
@@ -124,95 +122,73 @@ class _Trial:
         self._service = Service(
             submissions, Deadlines(waits.validating_hours * hour, waits.queued_hours * hour, waits.running_hours * hour)
         )
-        self._examiner = Examiner(spec, self.table, self._prices, self._service, reporter.workdir, self._take_turn)
-        self.waited_s = 0.0
+        self._examiner = Examiner(spec, self.table, self._prices, self._service, reporter.workdir, self._patience.turn)
 
     # --- money ----------------------------------------------------------------------------------------------------------------
 
     def may_begin(self, phase: Phase) -> bool:
-        """Whether the study holds the dollars of a phase for us: of its training and of all its evaluations, or of nothing at all.
+        """Whether the study holds the dollars of a phase for us: of its training and of all its evaluations. It may be worth a wait.
 
         A phase under way holds its dollars since before a restart.
         """
-        if self._begun(phase):
-            return True
-        held: list[str] = []
-        for what, amount in self._amounts(phase):
-            if not self._reporter.ask(Reserve(what, for_ledger(amount.high))):
-                for other in held:
-                    self._reporter.ask(Spend(other, 0.0))
-                return False
-            held.append(what)
-        return True
+        return self._begun(phase) or self._patience.until(lambda: self._purse.hold(phase)) is True
 
     def out_of_money(self, course: Course, phase: Phase) -> Outcome:
-        """The outcome of the phases that were paid. Raises FailTrial if there is none."""
-        cost = self._cost_of(phase)
+        """The outcome of the phases that were paid: the best of them is kept; of none, no metrics."""
+        why = self._purse.shortage(phase)
         if not course.done:
-            detail = f"phase {phase.number} may cost {usd(cost.high)}, which the study has not left; raise budget.usd"
-            raise FailTrial("stopped_by_budget", detail)
-        return finish(self.spec, self.table, course, self.again, self._reporter, unpaid=(phase.number, usd(cost.high)))
+            return Outcome(reason=BUDGET, detail=why)
+        unpaid = (phase.number, usd(self._purse.cost_of(phase).high))
+        outcome = finish(self.spec, self.table, course, self.again, self._reporter, unpaid=unpaid)
+        return replace(outcome, reason=BUDGET, detail=f"{why}; phase {course.picked(self.spec).result.phase} is kept")
 
     def _begun(self, phase: Phase) -> bool:
-        key = _key(phase)
+        key = key_of(phase)
         if phase.number:
             return standing(self._log.records(), "job", key).intent is not None
         return any(self._examiner.begun(f"{key}/{split}") for split in self.spec.evaluation.splits)
 
-    def _cost_of(self, phase: Phase) -> PhaseCost:
-        return next(cost for cost in self._cost.phases if cost.number == phase.number)
-
-    def _amounts(self, phase: Phase) -> list[tuple[str, Amount]]:
-        cost, key = self._cost_of(phase), _key(phase)
-        training = [] if cost.training is None else [(f"{key} training", cost.training)]
-        return training + [(f"{key} {split}", each) for split, each in zip(self.spec.evaluation.splits, cost.evaluations, strict=True)]
-
-    def _spend(self, what: str, bill: Bill, of: str) -> Bill:
-        self._reporter.ask(Spend(what, for_ledger(bill.usd), of))
-        return bill
-
-    # --- turns ----------------------------------------------------------------------------------------------------------------
-
-    def _take_turn(self, what: str, amount: float = 1.0) -> None:
-        """Until the study lets us. The ledger tells people who waits for what."""
-        while isinstance(answer := self._reporter.ask(Use(what, amount)), permits.Wait):
-            piece = max(0.05, min(answer.wait_s, PIECE_S))
-            self.waited_s += piece
-            self._time.sleep(piece)
-
     def _hear_wait(self, wait: Wait) -> None:
         if "/" in wait.key:  # an evaluation's; chat requests wait side by side
             self._examiner.heard(wait)
-        elif wait.reason not in _AT_WORK:
-            self.waited_s += wait.until - self._time.now()
+        else:
+            self._patience.hear(wait)
+
+    def _tell(self, phase: Phase, ids: Mapping[str, str]) -> None:
+        """Ids at the service, for people: `hosted.phase_1.job` and so on."""
+        self._reporter.ask(Tell({f"hosted.phase_{phase.number}.{name}": value for name, value in ids.items()}))
 
     # --- a phase --------------------------------------------------------------------------------------------------------------
 
     def phase(self, phase: Phase, course: Course) -> tuple[Course, bool]:
         """Train, judge and report one phase. The second value: told to stop, inside it or at its end."""
-        begun, self.waited_s = self._time.now(), 0.0
+        begun, self._patience.waited_s = self._time.now(), 0.0
         bills: list[Bill] = []
         metrics: dict[str, float] = {"trained_tokens": 0.0, "skipped_images": 0.0}
         model, ids, told, service_s = self.spec.zero_shot_model or self.spec.model, {}, _Told(course), None
         if phase.number:
             result, told = self._train(phase, course)
-            bills.append(self._bill_job(phase, result))
+            bills.append(self._purse.bill_job(phase, result))
             self._reporter.ask(Return(queue.jobs_of(self.spec.profile.name)))
             if result.model is None:
-                self._service.submissions.void("job", _key(phase), "cancelled")
+                self._service.submissions.void("job", key_of(phase), "cancelled")
                 if told.stopped:
                     return told.course, True
                 raise FailTrial("job_cancelled", f"{result.job.id} was cancelled at the service; it yields no model")
-            model, ids, ended_t = result.model, _ids(result), result.job.finished_t
+            model, ids, ended_t = result.model, ids_of(result), result.job.finished_t
             service_s = None if ended_t is None else ended_t - result.job.t
-            metrics |= _training_metrics(result)
+            metrics |= training_metrics(result)
+        self._tell(phase, ids | {"model": model})
+        asked_t = self._time.now()
         judged = {split: self._judge(phase, model, split) for split in self.spec.evaluation.splits}
         for split, each in judged.items():
             bills.append(each.bill)
             metrics |= each.metrics(split)
+        hosting = self._purse.bill_hosting(phase, self._time.now() - asked_t)
+        bills += [] if hosting is None else [hosting]
         metrics["usd"] = for_ledger(sum((bill.usd for bill in bills), bills[0].usd * 0))
-        metrics["waited_seconds"] = self.waited_s
-        seconds = max(0.0, self._time.now() - begun - self.waited_s)
+        metrics["waited_seconds"] = self._patience.waited_s
+        seconds = max(0.0, self._time.now() - begun - self._patience.waited_s)
         kept = phase.first_epoch + phase.epochs - 1 if phase.number else None
         rows = len(self._rows_of(phase))
         result_ = PhaseResult(phase.number, phase.resolution_px, rows, phase.start, phase.epochs, kept, metrics, seconds)
@@ -243,26 +219,31 @@ class _Trial:
 
     def _train(self, phase: Phase, course: Course) -> tuple[JobResult, _Told]:
         """The phase's job to its end, or to its cancelling if the study says stop at an epoch's end."""
-        key, told = _key(phase), _Told(course)
+        key, told = key_of(phase), _Told(course)
 
         def hear(event: JobEvent) -> Decision:
-            if self.spec.report == "epoch" and not told.stopped and (loss := event.metrics.get(_FULL_LOSS)) is not None:
+            if self.spec.report == "epoch" and not told.stopped and (loss := event.metrics.get(FULL_LOSS)) is not None:
                 self._epoch_ended(phase, told, event, loss)
             return "stop" if told.stopped else "continue"
 
         try:
-            held = self._service.submissions.held_id("job", key)
-            if held is not None:
-                return self._service.follow_job(key, held, hear), told
-            order = self._order(phase, course)
-            if not self._begun(phase):
-                self._take_turn(queue.jobs_of(self.spec.profile.name))
-            result = self._service.run_job(key, order, hear)
-            order.training_file.unlink(missing_ok=True)
+            job_id = self._service.submissions.held_id("job", key) or self._make_job(phase, course)
+            self._tell(phase, {"job": job_id})
+            result = self._service.follow_job(key, job_id, hear)
+            self._patience.over()
             return result, told
         except PhasetuneError as error:
             self._after_failure(phase, error)
             raise
+
+    def _make_job(self, phase: Phase, course: Course) -> str:
+        """The id of the phase's job, which is sent if it is not found."""
+        order = self._order(phase, course)
+        if not self._begun(phase):
+            self._patience.turn(queue.jobs_of(self.spec.profile.name))
+        job_id = self._service.submissions.ensure_job(key_of(phase), order)
+        order.training_file.unlink(missing_ok=True)
+        return job_id
 
     def _epoch_ended(self, phase: Phase, told: _Told, event: JobEvent, loss: float) -> None:
         """A report inside a phase; of its last epoch the report is the phase's."""
@@ -270,27 +251,27 @@ class _Trial:
         if not told.course.epochs_reported < told.n_epochs < phase.epochs:
             return
         told.course = replace(told.course, epochs_reported=told.n_epochs)
-        values = {"val/loss": loss} | _renamed(event.metrics) | _place(phase)
+        values = {"val/loss": loss} | renamed(event.metrics) | _place(phase)
         told.stopped = self._reporter.report(phase.first_epoch + told.n_epochs - 1, values, self._checkpoint(told.course)) == "stop"
 
     def _after_failure(self, phase: Phase, error: PhasetuneError) -> None:
         """A trial that fails leaves no job behind; one that is tried again finds its job where it is."""
-        if isinstance(error, FailTrial) or self._service.submissions.held_id("job", _key(phase)) is None:
+        if isinstance(error, FailTrial) or self._service.submissions.held_id("job", key_of(phase)) is None:
             self.drop_job(phase)
 
     def drop_job(self, phase: Phase) -> None:
         """Cancel the phase's job, if there is one, book what it cost, and give its turn back."""
-        key = _key(phase)
+        key = key_of(phase)
         held = self._service.submissions.held_id("job", key)
         if held is not None:
-            self._bill_job(phase, self._service.cancel_job(key, held))
+            self._purse.bill_job(phase, self._service.cancel_job(key, held))
             self._service.submissions.void("job", key, "cancelled")
         self._reporter.ask(Return(queue.jobs_of(self.spec.profile.name)))
 
     def _order(self, phase: Phase, course: Course) -> JobOrder:
         spec, folder = self.spec, self._reporter.workdir / "files"
         hyper = spec.hyperparameters.model_dump() | ({"n_epochs": phase.epochs} if spec.hyperparameters.n_epochs != "auto" else {})
-        training = write_examples(spec, self.table, self._rows_of(phase), phase.resolution_px, folder, _key(phase))
+        training = write_examples(spec, self.table, self._rows_of(phase), phase.resolution_px, folder, key_of(phase))
         self._check(training.path, "training")
         validation = None
         if spec.validation_file:
@@ -306,18 +287,6 @@ class _Trial:
         rates = self._prices.model(self.spec.model).image_rates
         check_file(path, use, profile.dialect, profile.limits_in_force, rates, self._counter)  # type: ignore[arg-type]
 
-    def _bill_job(self, phase: Phase, result: JobResult) -> Bill:
-        """Told to the ledger under the job's id. What a cancelled job costs only some services say."""
-        estimate = self._cost_of(phase).training
-        assert estimate is not None, "phase 0 has no job"
-        if result.trained_tokens is not None:
-            bill = bill_training(self._prices, self.spec.model, result.trained_tokens)
-        elif result.model is not None:
-            bill = Bill(estimate.high, f"{result.job.id} does not say its tokens: the whole estimate of {usd(estimate.high)}")
-        else:
-            bill = bill_cancelled(estimate, result.steps_done, result.total_steps)
-        return self._spend(f"{_key(phase)} training", bill, result.job.id)
-
     def _rows_of(self, phase: Phase) -> Rows:
         train = self.table.split["train"]
         if self.spec.phases is None:
@@ -327,7 +296,7 @@ class _Trial:
     # --- judging --------------------------------------------------------------------------------------------------------------
 
     def _judge(self, phase: Phase, model: str, split: EvalSplit) -> Judged:
-        return self._ask(f"{_key(phase)} {split}", Asked(f"{_key(phase)}/{split}", model, split, phase.resolution_px))
+        return self._ask(judging_of(phase, split), Asked(f"{key_of(phase)}/{split}", model, split, phase.resolution_px))
 
     def again(self, done: HostedPhase, split: EvalSplit) -> Judged:
         """An evaluation that is on disk."""
@@ -336,20 +305,19 @@ class _Trial:
 
     def stress(self, done: HostedPhase, width_px: int) -> Judged | None:
         """The test rows at another width; None if the study's dollars do not cover it."""
-        what, key = f"stress {width_px}", f"stress-{width_px}/test"
-        amount = self._cost.stress[self.spec.stress.index(width_px)]
-        if not self._examiner.begun(key) and not self._reporter.ask(Reserve(what, for_ledger(amount.high))):
+        key = f"stress-{width_px}/test"
+        if not self._examiner.begun(key) and not self._purse.hold_stress(width_px):
             return None
-        return self._ask(what, Asked(key, done.model, "test", width_px))
+        return self._ask(stress_of(width_px), Asked(key, done.model, "test", width_px))
 
     def _ask(self, what: str, asked: Asked) -> Judged:
         asked = replace(asked, tokens_each=self._tokens_each.get((asked.split, asked.width_px), 0.0))
         try:
             judged = self._examiner.judge(asked)
         except PhasetuneError:
-            self._spend(what, self._examiner.billed(asked), asked.key)
+            self._purse.spend(what, self._examiner.billed(asked), asked.key)
             raise
-        self._spend(what, judged.bill, asked.key)
+        self._purse.spend(what, judged.bill, asked.key)
         return judged
 
 
@@ -362,36 +330,5 @@ class _Told:
     stopped: bool = False
 
 
-def _key(phase: Phase) -> str:
-    """Of a phase's job and evaluations, in the intent log and on bills."""
-    return f"phase-{phase.number}"
-
-
 def _place(phase: Phase) -> dict[str, float]:
     return {"phase": float(phase.number), "resolution": float(phase.resolution_px)}
-
-
-def _ids(result: JobResult) -> dict[str, str]:
-    job = result.job
-    files = {"training_file": job.training_file, "validation_file": job.validation_file, "result_file": next(iter(job.result_files), None)}
-    return {"job": job.id} | {name: file_id for name, file_id in files.items() if file_id is not None}
-
-
-def _training_metrics(result: JobResult) -> dict[str, float]:
-    """Of the job's last step, from whichever of its events, its checkpoints and its result file says most."""
-    last: dict[str, float] = {}
-    measured: list[Sequence[object]] = [result.events, result.checkpoints, result.curve]
-    for source in measured:
-        for each in source:
-            last.update(each.metrics)  # type: ignore[attr-defined]
-    skipped = [int(found[1]) for event in result.events if (found := _SKIPPED.search(event.message))]
-    values = _renamed(last) | {"skipped_images": float(sum(skipped)), "trained_tokens": float(result.trained_tokens or 0)}
-    if _FULL_LOSS in last:
-        values["val/loss"] = last[_FULL_LOSS]
-    return values
-
-
-def _renamed(measured: object) -> dict[str, float]:
-    assert hasattr(measured, "items")
-    names = {"train_loss": "train/loss", "train_mean_token_accuracy": "train/token_accuracy", _FULL_ACCURACY: "val/token_accuracy"}
-    return {names[name]: float(value) for name, value in measured.items() if name in names}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from tune.core.errors import StopStudy
 from tune.core.ports import Answer, Decision, Question
 from tune.core.rules import Assignment
 from tune.core.search import Search
@@ -46,9 +47,11 @@ class ForegroundExecutor:
 
             message = self._run_trial(assignment, on_report, on_ask)
             match message:
-                case ("done", metrics, files):
-                    self._search.finish(trial, metrics, files)
+                case ("done", metrics, files, *why):
+                    self._search.finish(trial, metrics, files, *why)
                 case ("failed", reason, detail):
                     self._search.fail(trial, reason, detail)
                 case ("retry", reason, detail):
                     self._search.retry(trial, reason, detail)
+                case ("stop", reason, detail, fix):  # no fault of the trial: it stays open for a resume
+                    raise StopStudy(reason, f"{trial}: {detail}", fix)

@@ -30,6 +30,7 @@ from tune.core.journal import (
     StudyEnded,
     StudyStarted,
     Suggested,
+    told_by,
 )
 from tune.core.metrics import better
 from tune.core.patch import flatten
@@ -94,6 +95,7 @@ class _Running:
     last_step: int = 0
     charges: int = 0
     cost: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    told: dict[str, str] = field(default_factory=dict)  # ids of what it holds elsewhere: parameters once it has ended
 
 
 class MlflowFold:
@@ -241,6 +243,7 @@ class MlflowFold:
         sheet = self._touch(event.trial, entry)
         sheet.status, sheet.end_ms, sheet.ended = _TRIAL_STATUS[event.state], round(entry.t * 1000), True
         sheet.tags["phasetune.state"] = event.state
+        sheet.params |= running.told
         for tag, text in (("phasetune.reason", event.reason), ("phasetune.detail", event.detail)):
             if text:
                 sheet.tags[tag] = _cut(text, MAX_TAG_CHARS)
@@ -277,6 +280,12 @@ class MlflowFold:
         return self._best is None or (self._goal is not None and better(value, self._best[0], self._goal.mode))
 
     def _note(self, event: Noted, entry: Entry) -> None:
+        trial = told_by(event)
+        if trial in self._open:
+            facts = {mlflow_key(name): _cut(str(value), MAX_TAG_CHARS) for name, value in event.data.items()}
+            self._touch(trial, entry).tags |= facts
+            self._open[trial].told = facts
+            return
         parent = self._touch(PARENT, entry)
         name = re.sub(r"[^\w.\-]", "_", event.about)[:100] or "note"
         path = "data.json" if event.about == "data" else f"notes/{name}.json"

@@ -63,7 +63,7 @@ class LeasedTrial(Trainable):
                 message = ray.get(host.next.remote(self._order.trial, _POLL_S))
         except (ray.exceptions.RayActorError, ValueError) as error:
             message = ("retry", "group_lost", f"the worker group's host is gone: {str(error).splitlines()[0]}")
-        return {"message": message, "done": message[0] in ("done", "failed", "retry")}
+        return {"message": message, "done": message[0] in ("done", "failed", "retry", "stop")}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         raise AssertionError("checkpoints are the recipe's own, in the study directory")
@@ -173,15 +173,17 @@ class RayTuneExecutor:
                 host.answer.remote(trial, decision)
             case ("ask", number, question):
                 host.tell.remote(trial, number, self._search.ask(trial, question))
-            case ("done", metrics, files):
+            case ("done", metrics, files, *why):
                 if lease.failure is not None:
                     self._search.fail(trial, lease.failure.reason, lease.failure.detail)
                 else:
-                    self._search.finish(trial, metrics, files)
+                    self._search.finish(trial, metrics, files, *why)
                 self._give_back(key)
             case ("failed", "group_start_failed", detail):  # no fault of the trial: it stays open for a resume
                 self._search.note(GroupNoted(lease.slot, "lost", detail))
                 raise StopStudy("group_start_failed", detail, "look at the cluster's free CPUs and GPUs and at Ray's worker logs")
+            case ("stop", reason, detail, fix):  # no fault of the trial either
+                raise StopStudy(reason, f"{trial}: {detail}", fix)
             case ("failed", reason, detail):
                 self._search.fail(trial, reason, detail)
                 self._give_back(key)

@@ -39,6 +39,7 @@ from tune.core.journal import (
     Waiting,
     WarmStarted,
     encode,
+    told_by,
 )
 from tune.core.permits import PermitBook
 from tune.core.ports import Clock, JournalStore, Point, TrialState, Values
@@ -77,6 +78,8 @@ class TrialView:
     reserved: Mapping[str, float] = field(default_factory=dict)  # what -> dollars held for it
     bills: Mapping[str, float] = field(default_factory=dict)  # named bill -> dollars charged of it
     waiting: str = ""  # for what, and why, since it asked last
+    waiting_until: float = 0.0  # unix seconds at which it looks again
+    told: Mapping[str, str] = field(default_factory=dict)  # names of what it holds elsewhere, such as ids of hosted jobs
 
     @property
     def ended(self) -> bool:
@@ -205,7 +208,7 @@ class StudyFold:
                 self._add(TrialView(event.trial, event.number, event.role, dict(event.point), event.of, suggested_at=t))
             case Started():
                 old = self.trials[event.trial]
-                changes = {"attempt": event.attempt, "slot": event.slot, "started_at": old.started_at or t, "attempt_at": t}
+                changes = {"attempt": event.attempt, "slot": event.slot, "started_at": old.started_at or t, "attempt_at": t, "waiting": ""}
                 self._put(old, state="running", **changes)
             case Reported():
                 old = self.trials[event.trial]
@@ -224,7 +227,8 @@ class StudyFold:
             case Returned():
                 self.permits.returned(event.what, event.trial)
             case Waiting():
-                self._put(self.trials[event.trial], waiting=f"for {event.what}: {event.why}")
+                waiting = f"for {event.what}: {event.why}" if event.what else ""
+                self._put(self.trials[event.trial], waiting=waiting, waiting_until=event.until)
             case Retried():
                 old = self.trials[event.trial]
                 self._put(old, state="waiting", retries=old.retries + 1, reason=event.reason, detail=event.detail)
@@ -237,6 +241,9 @@ class StudyFold:
                     self._put(self.trials[event.trial], stop_asked=True)
             case Noted():
                 self.notes[event.about] = dict(event.data)
+                trial = told_by(event)
+                if trial in self.trials:
+                    self._put(self.trials[trial], told={name: str(value) for name, value in event.data.items()})
             case StudyEnded():
                 self.ended = event
             case SamplerState() | GroupNoted() | WarmStarted():

@@ -17,6 +17,7 @@ from tune.core.ports import GO_ON, Point, TrialState, Values, Verdict
 
 VERSION = 2
 Role = Literal["search", "baseline", "finalist", "refit"]
+BUDGET = "budget"  # Ended.reason of a trial that the study's budget ended
 INFEASIBLE = "infeasible"  # Ended.reason of a trial whose point breaks a limit before it has run
 ENDED_STATES: tuple[TrialState, ...] = ("complete", "pruned", "failed")
 
@@ -209,6 +210,14 @@ class Noted:
 
     about: str
     data: Mapping[str, Any]
+
+
+TOLD = "trial "  # Noted.about of what a trial told of itself begins so, before its id
+
+
+def told_by(event: Noted) -> str:
+    """The trial that told this of itself, or nothing."""
+    return event.about.removeprefix(TOLD) if event.about.startswith(TOLD) else ""
 
 
 @dataclass(frozen=True)

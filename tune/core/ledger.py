@@ -6,14 +6,16 @@ held (`Reserve`) before it is spent, so that trials at the same time cannot pass
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from tune.core.cost import Used, exceeded
 from tune.core.fold import JournalWriter, TrialView
-from tune.core.journal import Charged, Granted, Reserved, Returned, Waiting
+from tune.core.journal import TOLD, Charged, Granted, Noted, Reserved, Returned, Waiting
 from tune.core.permits import Wait
-from tune.core.ports import Answer, Question, Reserve, Return, Spend, Use
+from tune.core.ports import Answer, Await, Question, Reserve, ReserveAll, Return, Spend, Tell, Use
 from tune.core.rules import Rules
+
+LOOK_AGAIN_S = 30.0  # after money that others hold, and may give back
 
 
 class Ledger:
@@ -32,6 +34,8 @@ class Ledger:
                 if limit is not None and fold.usd + others + usd > limit:
                     return False
                 self._journal.write(Reserved(trial, what, usd))
+            case ReserveAll(amounts):
+                return self._reserve_all(trial, amounts)
             case Spend(what, usd, bill):
                 known = fold.trials[trial].bills.get(bill)
                 more = usd if known is None else max(0.0, usd - known)
@@ -40,15 +44,41 @@ class Ledger:
                 return self._use(trial, what, amount)
             case Return(what):
                 self._journal.write(Returned(trial, what))
+            case Await(what, until, why):
+                self._waits(trial, what, until, why)
+            case Tell(facts):
+                told = {**fold.trials[trial].told, **facts}
+                if told != fold.trials[trial].told:
+                    self._journal.write(Noted(f"{TOLD}{trial}", told))
         return True
+
+    def _reserve_all(self, trial: str, amounts: Mapping[str, float]) -> Answer:
+        fold, limit, wanted = self._journal.fold, self._rules.budget.usd, sum(amounts.values())
+        others = fold.reserved_usd - sum(fold.trials[trial].reserved.get(what, 0.0) for what in amounts)
+        if limit is not None and fold.usd + wanted > limit:
+            return False
+        if limit is not None and fold.usd + others + wanted > limit:
+            holders = ", ".join(view.trial for view in fold.trials.values() if view.trial != trial and view.reserved)
+            why = f"${wanted:.2f} wanted, ${limit - fold.usd - others:.2f} free; {holders} may give some back"
+            self._waits(trial, "budget.usd", self._journal.now() + LOOK_AGAIN_S, why)
+            return Wait(LOOK_AGAIN_S, why)
+        for what, usd in amounts.items():
+            self._journal.write(Reserved(trial, what, usd))
+        self._waits(trial, "", 0.0, "")
+        return True
+
+    def _waits(self, trial: str, what: str, until: float, why: str) -> None:
+        """Once, not each time it asks."""
+        if self._journal.fold.trials[trial].waiting != (f"for {what}: {why}" if what else ""):
+            self._journal.write(Waiting(trial, what, until, why))
 
     def _use(self, trial: str, what: str, amount: float) -> Wait | None:
         fold, now = self._journal.fold, self._journal.now()
         wait = fold.permits.wait(what, trial, amount, self._rules.permits, now)
         if wait is None:
             self._journal.write(Granted(trial, what, amount))
-        elif fold.trials[trial].waiting != f"for {what}: {wait.why}":  # once, not each time it asks
-            self._journal.write(Waiting(trial, what, now + wait.wait_s, wait.why))
+        else:
+            self._waits(trial, what, now + wait.wait_s, wait.why)
         return wait
 
     def charge_time(self, view: TrialView, until: float | None = None) -> None:

@@ -24,10 +24,13 @@ class Outcome:
 
     metrics: final metrics; if the objective is among them, it is the trial's value, else the last report is.
     files: name -> path relative to the trial's folder, for people and for MLflow (confusion matrix, curves, best checkpoint).
+    reason, detail: why it ended before its whole length, such as `budget`; with metrics it can win by what it has, without it cannot.
     """
 
     metrics: Mapping[str, float] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
+    reason: str = ""
+    detail: str = ""
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,14 @@ class Reserve:
 
     what: str
     usd: float
+
+
+@dataclass(frozen=True)
+class ReserveAll:
+    """`Reserve` of several things, of all or of none: what -> dollars. Answered by True, by False if the budget does not cover them
+    whatever the others give back, or by a Wait if it may once they do."""
+
+    amounts: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -66,7 +77,25 @@ class Return:
     what: str
 
 
-Question = Reserve | Spend | Use | Return
+@dataclass(frozen=True)
+class Await:
+    """The trial waits for something that is not the study's to give, such as a service's queue, and looks again at `until`, unix
+    seconds; with `what` empty it waits no more. For people. Answered by True."""
+
+    what: str
+    until: float = 0.0
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Tell:
+    """Names of what the trial made or holds elsewhere, such as the ids of hosted jobs: name -> id. Added to what it told before.
+    Answered by True."""
+
+    facts: Mapping[str, str]
+
+
+Question = Reserve | ReserveAll | Spend | Use | Return | Await | Tell
 Answer = bool | Wait | None
 
 

@@ -13,6 +13,7 @@ from typing import Literal
 from tune.core.errors import FailTrial, Problem, UserError
 from tune.core.fold import JournalWriter, StudyFold, TrialView
 from tune.core.journal import (
+    BUDGET,
     INFEASIBLE,
     Ended,
     Entry,
@@ -33,17 +34,7 @@ from tune.core.journal import (
     WarmStarted,
 )
 from tune.core.ledger import Ledger
-from tune.core.ports import (
-    GO_ON,
-    Answer,
-    Decision,
-    PastTrial,
-    Point,
-    Question,
-    Sampler,
-    Scheduler,
-    Values,
-)
+from tune.core.ports import GO_ON, Answer, Decision, PastTrial, Point, Question, Sampler, Scheduler, Values
 from tune.core.rules import Assignment, Rules, trial_seed
 
 SAMPLER_STATE_EVERY = 64  # suggestions between two records of the sampler's random state
@@ -278,8 +269,13 @@ class Search:
         self._told_to_stop.add(trial)
         return "stop"
 
-    def finish(self, trial: str, metrics: Mapping[str, float], files: Mapping[str, str]) -> None:
-        """The recipe returned. A trial cut short by an interruption or a pause stays open."""
+    def finish(self, trial: str, metrics: Mapping[str, float], files: Mapping[str, str], reason: str = "", detail: str = "") -> None:
+        """The recipe returned. A trial cut short by an interruption or a pause stays open.
+
+        reason, detail: why it ended by itself before its length. Once that was the budget, no further trial is made.
+        """
+        if reason == BUDGET:
+            self._exhausted = self._exhausted or f"budget.usd does not cover more: {trial}: {detail}"
         view = self.fold.trials[trial]
         self.ledger.charge_time(view)
         # what was cut short has no final metrics; what was told to stop after its last step may have them
@@ -287,21 +283,24 @@ class Search:
         if view.decided_stop or (view.stop_asked and not whole):
             self._end_stopped(view, metrics, files)
         elif whole:
-            self._end_whole(view, metrics, files)
+            self._end_whole(view, metrics, files, reason, detail)
         elif self._over_budget:
             self._end_stopped(view, metrics, files)
         else:  # paused or interrupted
             self._active.discard(trial)
 
-    def _end_whole(self, view: TrialView, metrics: Mapping[str, float], files: Mapping[str, str]) -> None:
+    def _end_whole(self, view: TrialView, metrics: Mapping[str, float], files: Mapping[str, str], reason: str, detail: str) -> None:
         known = {**(view.curve[-1][1] if view.curve else {}), **metrics}
         values = self.rules.goal.values(known)
+        if reason and not metrics:  # without a final word it cannot win
+            self._end(view, Ended(view.trial, "pruned", values or (), {}, dict(files), reason, detail))
+            return
         if values is None and view.role in ("search", "finalist"):
             detail = f"it ended without having reported {self.rules.goal.missing(known)}"
             self._end(view, Ended(view.trial, "failed", reason="no_objective", detail=detail))
             return
         violations = self.rules.goal.violations(known)
-        self._end(view, Ended(view.trial, "complete", values or (), dict(metrics), dict(files), violations=violations))
+        self._end(view, Ended(view.trial, "complete", values or (), dict(metrics), dict(files), reason, detail, violations))
 
     def fail(self, trial: str, reason: str, detail: str) -> None:
         view = self.fold.trials[trial]
@@ -370,7 +369,7 @@ class Search:
         elif view.stop_asked:
             reason = "asked"
         elif self._over_budget:
-            reason, detail = "budget", self._draining
+            reason, detail = BUDGET, self._draining
         else:
             reason, detail = "rung", "paused, and never among the best of its rung"
         last = view.curve[-1][1] if view.curve else {}

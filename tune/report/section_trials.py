@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tune.core.fold import TrialView
-from tune.core.journal import INFEASIBLE
+from tune.core.journal import BUDGET, INFEASIBLE
 from tune.report import plots_trials
 from tune.report.document import Section, Table
 from tune.report.facts import Facts
@@ -117,6 +117,11 @@ def failures(facts: Facts) -> Section:
         if retried
         else []
     )
+    text += [
+        f"{t.trial} was stopped by the budget ({'what it has counts' if t.in_the_running else 'it has nothing'}): {_cut(t.detail)}"
+        for t in everyone
+        if t.reason == BUDGET
+    ]
     infeasible = [t for t in facts.searched if t.reason == INFEASIBLE]
     if infeasible:
         text.append(f"{count(len(infeasible), 'point')} broke a limit before running; that is no failure.")
