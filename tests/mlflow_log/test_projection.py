@@ -250,6 +250,23 @@ def test_a_projection_says_nothing_on_the_terminal(study_dir: Path, tmp_path: Pa
     assert (tmp_path / "new" / "mlflow-artifacts" / "quiet").is_dir()
 
 
+def test_a_disk_that_is_full_is_told_of_once_and_not_by_tracebacks(study_dir: Path, tmp_path: Path) -> None:
+    code = (
+        "import resource, sys; from pathlib import Path; from tune.adapters.mlflow_log import *; from tune.core.journal import decode\n"
+        "p = MlflowProjection(Path(sys.argv[1]), sys.argv[2], 'full'); p.start()\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), resource.RLIM_INFINITY))\n"
+        "[p.offer(decode(line)) for line in open(sys.argv[1] + '/journal.jsonl')]; print(*p.close(2).errors)"
+    )
+    database = tmp_path / "mlflow.db"
+    client_of(f"sqlite:///{database}")
+    size = str(database.stat().st_size)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(study_dir), f"sqlite:///{database}", size], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("MLflow cannot be told: ")
+
+
 def _wait_until(condition: Any) -> None:
     deadline = time.monotonic() + ENOUGH_S
     while not condition():

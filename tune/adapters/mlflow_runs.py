@@ -296,6 +296,7 @@ def set_up_mlflow() -> None:
     if not os.environ.get("MLFLOW_LOGGING_LEVEL"):
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # prints the traceback of what it raises as well
 
 
 def _size_bytes(path: Path) -> int:
