@@ -96,6 +96,15 @@ CATALOG: dict[str, Entry] = {
         predict="trainables.timm_cnn.export:predict",
         axes={"epoch": "total_epochs", "phase": "n_phases"},
     ),
+    "vlm_peft": Entry(
+        spec="trainables.vlm_peft.spec:VlmPeftSpec",
+        recipe="trainables.vlm_peft.recipe:train",
+        metrics="trainables.vlm_peft.spec:METRICS",
+        help="fine-tune a multimodal language model (PEFT, SPIDER, ZeRO) to answer questions on pictures by text",
+        baseline="trainables.vlm_peft.baseline:zero_shot",
+        fits="trainables.fits:batch_splits",
+        axes={"epoch": "n_epochs", "evaluation": "n_evaluations"},
+    ),
     "openai_phases": Entry(
         spec="trainables.openai_phases.spec:OpenaiPhasesSpec",
         recipe="trainables.openai_phases.recipe:train",

@@ -96,10 +96,12 @@ def open_engine(
     batch: int,
     clip_grad_norm: float | None,
     reporter: Reporter,
+    save_frozen: bool = True,
 ) -> Engine:
     """An engine over `module`, which is moved to the reporter's device and owned by the engine from here on.
 
     groups: what is trained; every other parameter must have requires_grad False. batch: the global one, over all ranks.
+    save_frozen: False leaves frozen parameters out of checkpoints, for callers that give the same ones again before `load`.
     With several ranks the caller has initialised torch.distributed (gloo on CPU, nccl on GPU). Raises UserError for a batch that
     does not divide and for a precision the device lacks, FailTrial for a model that cannot be computed as asked.
     """
@@ -116,14 +118,30 @@ def open_engine(
         from trainables.adapters.torch_engine import TorchEngine
 
         return TorchEngine(
-            module, groups, optimizer=optimizer, spec=engine, micro_batch=micro_batch, clip_grad_norm=clip_grad_norm, reporter=reporter
+            module,
+            groups,
+            optimizer=optimizer,
+            spec=engine,
+            micro_batch=micro_batch,
+            clip_grad_norm=clip_grad_norm,
+            reporter=reporter,
+            save_frozen=save_frozen,
         )
     if engine.precision == "fp16" and any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in module.modules()):
         # DeepSpeed casts BatchNorm's weights to fp16 and leaves its statistics in fp32; torch refuses the mixture
         raise FailTrial("fp16_batch_norm", "a model with BatchNorm in fp16 under DeepSpeed; set precision: bf16, or leave zero out")
     from trainables.adapters.zero_engine import ZeroEngine  # importing DeepSpeed costs 4.5 s
 
-    return ZeroEngine(module, groups, optimizer=optimizer, spec=engine, batch=batch, clip_grad_norm=clip_grad_norm, reporter=reporter)
+    return ZeroEngine(
+        module,
+        groups,
+        optimizer=optimizer,
+        spec=engine,
+        batch=batch,
+        clip_grad_norm=clip_grad_norm,
+        reporter=reporter,
+        save_frozen=save_frozen,
+    )
 
 
 def switch_on_checkpointing(module: nn.Module) -> None:
@@ -200,6 +218,11 @@ def cast_floats(value: Any, dtype: torch.dtype) -> Any:
         cast = {key: cast_floats(item, dtype) for key, item in value.items()}
         return type(value)(**cast) if type(value) is not dict else cast
     return value
+
+
+def is_saved(tensor: Tensor, save_frozen: bool) -> bool:
+    """Whether a checkpoint holds this tensor of a module's state."""
+    return save_frozen or not isinstance(tensor, nn.Parameter) or tensor.requires_grad
 
 
 def whole_fp32(tensor: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from trainables.adapters.engine import (
     PeakMemory,
     average_buffers,
     cast_floats,
+    is_saved,
     read_part,
     whole_fp32,
     write_part,
@@ -44,8 +45,10 @@ class TorchEngine:
         micro_batch: int,
         clip_grad_norm: float | None,
         reporter: Reporter,
+        save_frozen: bool = True,
     ) -> None:
         self.device = torch.device(reporter.device)
+        self._save_frozen = save_frozen
         self.module = module.to(self.device)
         self.micro_batch = micro_batch
         self._rank, self._world_size = reporter.rank, reporter.world_size
@@ -113,7 +116,8 @@ class TorchEngine:
         self.sync_buffers()
         if self._rank != 0:
             return  # every rank holds the same
-        tensors = {f"module.{name}": tensor for name, tensor in self.module.state_dict().items()}
+        named = self.module.state_dict(keep_vars=True).items()
+        tensors = {f"module.{name}": tensor.detach() for name, tensor in named if is_saved(tensor, self._save_frozen)}
         state = self._optimizer.state_dict()["state"]
         tensors |= {
             f"optimizer.{i}.{key}": value for i, values in state.items() for key, value in values.items() if isinstance(value, Tensor)
@@ -132,7 +136,8 @@ class TorchEngine:
     def load(self, folder: Path) -> None:
         tensors, facts = read_part(folder, "engine", self._facts())
         self.module.load_state_dict(
-            {name.removeprefix("module."): tensor for name, tensor in tensors.items() if name.startswith("module.")}
+            {name.removeprefix("module."): tensor for name, tensor in tensors.items() if name.startswith("module.")},
+            strict=self._save_frozen,
         )
         state: dict[int, dict[str, Tensor]] = {}
         for name, tensor in tensors.items():
@@ -169,7 +174,10 @@ class TorchEngine:
             torch.cuda.empty_cache()
 
     def _facts(self) -> dict[str, Any]:
-        return {"engine": "torch", "groups": len(self._base_lrs), "trained": len(self._trained)}
+        return {"engine": "torch", "groups": len(self._base_lrs), "trained": len(self._trained)} | self._frozen_facts()
+
+    def _frozen_facts(self) -> dict[str, Any]:
+        return {} if self._save_frozen else {"save_frozen": False}
 
 
 def build_optimizer(groups: Sequence[ParamGroup], spec: AdamSpec | SgdSpec) -> torch.optim.Optimizer:

@@ -21,6 +21,7 @@ from trainables.adapters.engine import (
     PeakMemory,
     average_buffers,
     cast_floats,
+    is_saved,
     read_part,
     whole_fp32,
     write_part,
@@ -66,8 +67,10 @@ class ZeroEngine:
         batch: int,
         clip_grad_norm: float | None,
         reporter: Reporter,
+        save_frozen: bool = True,
     ) -> None:
         assert spec.zero is not None
+        self._save_frozen = save_frozen
         warm_deepspeed(reporter.device)
         import deepspeed
 
@@ -143,6 +146,8 @@ class ZeroEngine:
         module, facts = read_part(folder, "engine", self._facts())
         with torch.no_grad():
             for name, tensor in self._named_tensors():
+                if not is_saved(tensor, self._save_frozen):
+                    continue
                 with self._whole(tensor, write=True):
                     if self._stage < 3 or self._rank == 0 or not isinstance(tensor, nn.Parameter):
                         tensor.data.copy_(module[name])
@@ -185,7 +190,8 @@ class ZeroEngine:
     # ---- what a checkpoint is made of
 
     def _facts(self) -> dict[str, Any]:
-        return {"engine": "zero", "stage": self._stage, "half": self._half, "groups": len(self._base_lrs), "workers": self._world_size}
+        facts = {"engine": "zero", "stage": self._stage, "half": self._half, "groups": len(self._base_lrs), "workers": self._world_size}
+        return facts if self._save_frozen else facts | {"save_frozen": False}
 
     def _part(self) -> str:
         return f"engine-rank{self._rank if self._stage > 0 else 0}"
@@ -214,6 +220,8 @@ class ZeroEngine:
     def _gathered(self, *, whole: bool) -> Iterator[tuple[str, Tensor]]:
         """Rank 0: every named tensor in whole on the CPU, in fp32 if `whole`, else in its own type. One tensor gathered at a time."""
         for name, tensor in self._named_tensors():
+            if not whole and not is_saved(tensor, self._save_frozen):
+                continue
             with self._whole(tensor):
                 if self._rank == 0:
                     yield name, whole_fp32(tensor) if whole else tensor.detach().to("cpu", copy=True)

@@ -89,6 +89,8 @@ KEEP_METHODS: dict[str, type[_Part]] = {
     "spider": SpiderSpec,
 }
 
+POST_HOC: tuple[KeepName, ...] = ("dare", "grafting", "tailor")  # act once, after training
+
 
 class KeepSpec(_Part):
     """Which method keeps old skills."""
