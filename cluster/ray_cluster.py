@@ -17,6 +17,7 @@ from typing import Any
 
 import ray
 
+from cluster.auth import for_running_cluster, set_environment
 from cluster.placement import NodeFree
 from tune.core.errors import Problem, UserError
 
@@ -42,7 +43,7 @@ def connect(address: str | None, cpus: float | None = None, gpus: float | None =
     """
     local = address in (None, "local")
     _refuse(address, cpus, gpus, local)
-    environment = _set_environment(_local_environment() if local else _remote_environment())
+    environment = set_environment(_local_environment() if local else for_running_cluster())
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
     if local:
         options |= {"address": "local", "num_cpus": cpus, "num_gpus": gpus, "include_dashboard": dashboard}
@@ -54,7 +55,7 @@ def connect(address: str | None, cpus: float | None = None, gpus: float | None =
         _knock(address)
         context = ray.init(**options)
     except OSError as error:  # ConnectionError is one
-        _set_environment(environment)
+        set_environment(environment)
         fix = "start a cluster there (`ray start --head`), give its address, or use `cluster: local`"
         raise UserError(Problem("cluster.address", f"{address}: {str(error).splitlines()[0]}", fix)) from None
     return Connection(local, context.address_info["address"] or str(address), environment)
@@ -74,7 +75,7 @@ def disconnect(connection: Connection) -> None:
     """Leave the cluster (a local one ends) and put the environment back. Does nothing the second time."""
     if ray.is_initialized():
         ray.shutdown()
-        _set_environment(connection.environment)
+        set_environment(connection.environment)
 
 
 def _refuse(address: str | None, cpus: float | None, gpus: float | None, local: bool) -> None:
@@ -104,24 +105,3 @@ def _local_environment() -> dict[str, str]:
     if "RAY_AUTH_MODE" not in os.environ:
         ours |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _TOKEN}
     return ours
-
-
-def _remote_environment() -> dict[str, str]:
-    if "RAY_AUTH_MODE" in os.environ:
-        return {}
-    named = "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ
-    has_token = named or (Path.home() / ".ray" / "auth_token").exists()
-    return {"RAY_AUTH_MODE": "token" if has_token else "disabled"}
-
-
-def _set_environment(values: Mapping[str, str | None]) -> dict[str, str | None]:
-    """Set (None: unset) variables and return what they were."""
-    before = {name: os.environ.get(name) for name in values}
-    for name, value in values.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
-    if "RAY_AUTH_MODE" in before:  # Ray reads it when it is imported; this is how Ray itself makes a later change known
-        ray._raylet.Config.initialize("")
-    return before

@@ -18,6 +18,7 @@ import click
 from tune import __version__
 from tune.core.errors import StopStudy, UserError
 from tune.exporting.commands import COMMANDS as EXPORTING
+from tune.submit import submit
 
 STUDY = click.argument("study", type=click.Path(path_type=Path))
 STUDY_DIR = click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
@@ -295,6 +296,7 @@ def _on_path(name: str) -> bool:
 
 for exporting in EXPORTING:
     cli.add_command(exporting)
+cli.add_command(submit)
 main: Callable[..., Any] = cli
 
 if __name__ == "__main__":

@@ -93,6 +93,7 @@ def environment(seed: int) -> dict[str, Any]:
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
         "seed": seed,
+        "job": os.environ.get("PHASETUNE_JOB"),  # by which cluster.attempt finds the study that it began
     }
 
 
@@ -103,8 +104,8 @@ def _git() -> dict[str, Any]:
         status = subprocess.run(["git", "-C", str(root), "status", "--porcelain"], capture_output=True, text=True, timeout=5)
     except (OSError, subprocess.TimeoutExpired):
         return {"git_commit": None, "git_dirty": None}
-    if commit.returncode != 0:
-        return {"git_commit": None, "git_dirty": None}
+    if commit.returncode != 0:  # no checkout: on a cluster, the submitter names the commit of what it sent
+        return {"git_commit": os.environ.get("PHASETUNE_COMMIT"), "git_dirty": None}
     return {"git_commit": commit.stdout.strip(), "git_dirty": bool(status.stdout.strip())}
 
 
