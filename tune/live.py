@@ -28,6 +28,7 @@ from tune.core.journal import (
     Waiting,
 )
 from tune.core.rules import Rules
+from tune.core.steer_events import SteerEvent, words
 from tune.summary import clock, point_text
 
 _BARS = "▁▂▃▄▅▆▇█"
@@ -62,7 +63,7 @@ def sparkline(values: Sequence[float], width: int = 12) -> str:
 
 def remaining_text(fold: StudyFold, rules: Rules, elapsed_s: float) -> str:
     """What is left until the first limit: trials, and time as a guess from the pace so far. `elapsed_s`: active seconds by now."""
-    ended = fold.n_ended
+    ended, rules = fold.n_ended, rules.steered(fold.limits)
     parts = [f"{clock(elapsed_s)} gone"]
     if rules.trials is not None and ended:
         left_s = elapsed_s / ended * max(0, rules.trials - ended)
@@ -124,7 +125,8 @@ class PlainView:
             case Ended(trial, state, _, _, _, reason, detail):
                 value = entry.event.value
                 best, ended = fold.best, fold.n_ended - fold.n_infeasible
-                total = f"/{self._rules.trials}" if self._rules.trials else ""
+                trials = self._rules.steered(fold.limits).trials
+                total = f"/{trials}" if trials else ""
                 said = f"{value:.4f}" if value is not None else f"{reason}: {detail}"
                 best_text = (
                     f"best {best.trial} {best.value:.4f}"
@@ -142,6 +144,8 @@ class PlainView:
                 return f"{trial} waits for {what}: {why}"
             case StopAsked(trial, who):
                 return f"{who} asked {trial or 'the study'} to stop; waiting for the next report of what runs"
+            case event if isinstance(event, SteerEvent):
+                return words(event)
             case _:
                 return ""
 
@@ -161,7 +165,7 @@ class LiveView:
         self._drawn_at = 0.0
 
     def on_entry(self, entry: Entry) -> None:
-        if isinstance(entry.event, (Ended, Retried, GroupNoted, StopAsked, SessionStarted, Noted)):
+        if isinstance(entry.event, (Ended, Retried, GroupNoted, StopAsked, SessionStarted, Noted, SteerEvent)):
             text = self._plain.text(entry)
             if text:
                 self._news = [*self._news[-5:], text]
@@ -186,7 +190,7 @@ class LiveView:
         from rich.table import Table
         from rich.text import Text
 
-        fold, rules = self._fold, self._rules
+        fold, rules = self._fold, self._rules.steered(self._fold.limits)
         counts = {state: fold.count(state) for state in ENDED_STATES}
         ended = fold.n_ended
         head = Table.grid(padding=(0, 1), expand=True)
@@ -209,8 +213,9 @@ class LiveView:
             if best
             else Text("no complete trial yet", style="dim")
         )
-        elapsed_s = fold.active_seconds + max(0.0, time.time() - fold.last_t)
-        foot = Text(remaining_text(fold, rules, elapsed_s), style="dim")
+        elapsed_s = fold.active_seconds + (0.0 if fold.idle else max(0.0, time.time() - fold.last_t))
+        paused = f"paused by {fold.held_by}, " if fold.held_by else ""
+        foot = Text(paused + remaining_text(fold, rules, elapsed_s), style="dim")
         news = [Text(line, style="dim", no_wrap=True, overflow="ellipsis") for line in self._news]
         title = fold.started.study if fold.started else ""
         return Panel(Group(head, table, best_line, foot, *news), title=f"study {title}", title_align="left")
@@ -219,5 +224,5 @@ class LiveView:
         values = [metrics[self._rules.metric] for _, metrics in trial.curve if self._rules.metric in metrics]
         step = "" if trial.last_step is None else str(trial.last_step)
         last = f"{values[-1]:.4f}" if values else ("starting" if trial.state == "running" else trial.state)
-        tail = f"waits {trial.waiting}" if trial.waiting else point_text(trial.point) or trial.role
+        tail = f"waits {trial.waiting}" if trial.waiting else ("pinned  " if trial.pinned else "") + (point_text(trial.point) or trial.role)
         return trial.trial, step, last, sparkline(values), tail

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from tune.adapters import study_dir as directory
 from tune.adapters.housekeeping import Housekeeping
+from tune.adapters.inbox import Inbox, Reply
 from tune.adapters.journal_file import JournalFile, read_entries
 from tune.adapters.past_studies import read_warm_start
 from tune.core.errors import Problem, StopStudy, UserError
@@ -28,6 +29,7 @@ from tune.core.rules import Rules
 from tune.core.search import Search
 from tune.core.secrets import has_password, masked
 from tune.core.shape import TrialShape
+from tune.core.steer import Steering, decode
 from tune.core.study import StudySpec
 from tune.live import View, open_view
 from tune.load import LoadedStudy, load_resolved
@@ -294,8 +296,6 @@ def _conduct(
             with JournalFile(study_dir) as store:
                 if sum(1 for _ in store.lines()) != len(past):
                     raise UserError(Problem(str(study_dir), "another process went on with this study meanwhile", "resume it again"))
-                for _ in directory.take_stop_requests(study_dir):
-                    pass  # left for a session that is gone
                 journal = JournalWriter(store, SystemClock(), fold)
                 search = make_search(spec, rules, journal)
                 search.replay(past)
@@ -309,9 +309,17 @@ def _conduct(
                 if facts is not None:
                     search.note(Noted("data", facts))
                 view.say(f"study directory {_short(study_dir)}; if it is cut off, go on with: {resume_command}")
-                poll = _Poll(search, study_dir, interrupts, view)
-                place.executor(search, Orders(spec, entry, study_dir), poll).run()
-                ended = search.end()
+                orders = Orders(spec, entry, study_dir)
+                search.is_kept = lambda trial, step: orders.after_step(trial) == step
+                if fold.held_by:
+                    view.say(f"{fold.held_by} paused the study; it goes on after: {options.command} continue {_short(study_dir)}")
+                inbox = Inbox(study_dir)
+                inbox.open(fold.requests.__contains__)
+                try:
+                    place.executor(search, orders, _Poll(search, inbox, interrupts, view)).run()
+                    ended = search.end()
+                finally:
+                    inbox.close()
         except StopStudy as error:
             return _finished(1, fold, study_dir, f"\n{error}\n    go on with: {resume_command}")
         finally:
@@ -345,10 +353,11 @@ def _finished(code: int, fold: StudyFold, study_dir: Path, notes: str) -> Finish
 
 
 class _Poll:
-    """Several times a second: draw, take requests, hear Ctrl-C."""
+    """Several times a second: draw, carry requests out, hear Ctrl-C."""
 
-    def __init__(self, search: Search, study_dir: Path, interrupts: _Interrupts, view: View):
-        self._search, self._study_dir, self._interrupts, self._view = search, study_dir, interrupts, view
+    def __init__(self, search: Search, inbox: Inbox, interrupts: _Interrupts, view: View):
+        self._search, self._inbox, self._interrupts, self._view = search, inbox, interrupts, view
+        self._steering = Steering(search)
         self._looked_at = 0.0
 
     def __call__(self) -> None:
@@ -359,10 +368,12 @@ class _Poll:
         if now - self._looked_at < _REQUESTS_EVERY_S:
             return
         self._looked_at = now
-        for trial in directory.take_stop_requests(self._study_dir):
-            fold = self._search.fold
-            if trial is None or trial in fold.running or trial in fold.paused:
-                self._search.ask_stop(trial, "phasetune stop")
+        for request, raw in self._inbox.take():
+            try:
+                reply = Reply(self._steering.carry_out(decode(request, raw)))
+            except UserError as error:
+                reply = Reply(problems=error.problems)
+            self._inbox.answer(request, reply)
 
 
 def _short(path: Path) -> str:

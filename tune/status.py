@@ -1,4 +1,4 @@
-"""Looking at a study from outside and asking it to stop: reads the journal, leaves a request; never writes the journal."""
+"""Looking at a study from outside: reads its journal, never writes it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from tune.adapters.journal_file import read_entries
-from tune.adapters.study_dir import is_running, leave_stop_request
+from tune.adapters.study_dir import is_running
 from tune.core.errors import Problem, UserError
 from tune.core.fold import StudyFold, TrialView
-from tune.core.journal import BUDGET
+from tune.core.journal import ASKED, BUDGET, StopAsked
+from tune.core.steer_events import words
 from tune.live import sparkline
 from tune.summary import all_metrics, as_json, as_text, clock, point_text
 
@@ -34,6 +35,7 @@ def read_status(study_dir: Path) -> tuple[str, dict[str, Any]]:
     if fold.ended is None:
         summary["state"] = "running" if held else "open"
     lines = [as_text(fold, str(study_dir)).replace(": open", f": {summary['state']}", 1)]
+    lines += steering_lines(fold)
     if fold.ended is None and not held:
         lines.append(f"  no process runs it here; go on with: phasetune resume {study_dir}")
     lines.append("")
@@ -41,6 +43,18 @@ def read_status(study_dir: Path) -> tuple[str, dict[str, Any]]:
     now_s = time.time()
     lines += ["  " + _row(trial, metric, fold.last_t, now_s) for trial in fold.trials.values()]
     return "\n".join(lines), summary
+
+
+def steering_lines(fold: StudyFold, most: int = 5) -> list[str]:
+    """Whether the study is paused, what waits to be tried, and the last things that people did to it."""
+    lines = [f"  paused     by {fold.held_by}; `phasetune continue` lets it go on"] if fold.held_by else []
+    for request in fold.untried:
+        lines.append(f"  next       {point_text(fold.wanted[request].point)}")
+    for t, event in fold.steered[-most:]:
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(t))
+        said = f"{event.who} asked {event.trial or 'the study'} to stop" if isinstance(event, StopAsked) else words(event)
+        lines.append(f"  steered    {when}  {said}")
+    return lines
 
 
 def _row(trial: TrialView, metric: str, now: float, now_s: float) -> str:
@@ -52,6 +66,8 @@ def _row(trial: TrialView, metric: str, now: float, now_s: float) -> str:
     spent = clock(trial.ran_s + running_s) if trial.started_at is not None else ""
     tail = point_text(trial.point) or trial.role
     why = f"  ({trial.reason}: {trial.detail})" if trial.state == "failed" or trial.reason == BUDGET else ""
+    why = f"  ({trial.detail})" if trial.reason == ASKED else why
+    tail += "  (pinned)" if trial.pinned and not trial.ended else ""
     if trial.state == "running" and trial.waiting:
         why = f"  waits {trial.waiting} ({_until(trial, now_s)})"
     return f"{trial.trial:<9} {trial.state:<9} {step:>5} {shown:>18}  {sparkline(values):<12}  {spent:>12}  {tail}{why}"
@@ -62,16 +78,3 @@ def _until(trial: TrialView, now_s: float) -> str:
     if trial.waiting_until <= now_s:
         return "it looks again every now and then"
     return f"until {datetime.fromtimestamp(trial.waiting_until).astimezone().strftime('%Y-%m-%d %H:%M:%S %Z')}"
-
-
-def ask_to_stop(study_dir: Path, trial: str | None) -> str:
-    """Leave the request. Raises UserError if no such trial is going on or nothing runs the study."""
-    fold = read_fold(study_dir)
-    if trial is not None and trial not in fold.running and trial not in fold.paused:
-        known = ", ".join([*fold.running, *fold.paused]) or "none"
-        got = f"{trial} is {fold.trials[trial].state}" if trial in fold.trials else f"there is no trial '{trial}'"
-        raise UserError(Problem(f"{study_dir}: --trial", got, f"name a trial that is going on: {known}"))
-    if not is_running(study_dir):
-        raise UserError(Problem(str(study_dir), "no process on this machine is running this study", "there is nothing to stop"))
-    leave_stop_request(study_dir, trial)
-    return f"asked {trial or 'the study'} to stop; it will at its next report"

@@ -15,7 +15,16 @@ from tests.architecture.test_layout import canonical, tomllib
 from tests.architecture.tree import PACKAGES, ROOT, Module, imported, modules, within
 
 # What wires: the program, one driver process at work on a study, and the commands that look at a study directory from outside.
-ROOTS = ("tune.__main__", "tune.exporting.commands", "tune.places", "tune.report.command", "tune.session", "tune.simulate", "tune.status")
+ROOTS = (
+    "tune.__main__",
+    "tune.exporting.commands",
+    "tune.places",
+    "tune.report.command",
+    "tune.session",
+    "tune.simulate",
+    "tune.status",
+    "tune.steer_commands",
+)
 # Who may import what of ours: the longest matching prefix on the left decides. `tune` is every plain file of the search side.
 MAY_IMPORT = {
     **dict.fromkeys(ROOTS, ("tune", "trainables", "cluster")),

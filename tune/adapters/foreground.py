@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ from tune.core.ports import Answer, Decision, Question
 from tune.core.rules import Assignment
 from tune.core.search import Search
 
+_IDLE_S = 0.2
 OnReport = Callable[[int, dict[str, float]], Decision]
 OnAsk = Callable[[Question], Answer]
 
@@ -33,7 +35,9 @@ class ForegroundExecutor:
             assignment = self._search.next()
             if assignment == "over":
                 return
-            assert isinstance(assignment, Assignment), "with one slot there is nothing to wait for"
+            if not isinstance(assignment, Assignment):  # with one slot there is nothing to wait for but a person who paused the study
+                time.sleep(_IDLE_S)
+                continue
             trial = assignment.trial
             self._search.started(trial, 0, self._after_step(trial))
 

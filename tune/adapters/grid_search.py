@@ -15,16 +15,24 @@ class GridSearch:
     def __init__(self, space: Space, first: Sequence[Point] = ()):
         self._space = space
         self._first = [dict(point) for point in first]
+        self._taken: list[Point] = []
         self._left = self._walk()
 
     def _walk(self) -> Iterator[Point]:
         yield from self._first
         for point in self._space.grid():
-            if point not in self._first:
+            if point not in self._first and point not in self._taken:
                 yield point
 
     def ask(self, trial: str) -> Point | None:
         return next(self._left, None)
+
+    def take(self, trial: str, point: Point) -> Point:
+        """What a person leaves out is as in the first point of the grid that has the rest; the walk comes by it no more."""
+        fits = (whole for whole in self._space.grid() if all(whole.get(key) == value for key, value in point.items()))
+        whole = self._space.draw(lambda key, _: point[key]) if self._space.is_whole(point) else next(fits)
+        self._taken.append(whole)
+        return whole
 
     def adopt(self, trial: str, point: Point) -> None:
         next(self._left, None)

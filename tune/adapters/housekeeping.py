@@ -1,4 +1,7 @@
-"""Keeps a study directory from growing: a trial that is over needs no checkpoint, and only the best few need their weights."""
+"""Keeps a study directory from growing: a trial that is over needs no checkpoint, and only the best few need their weights.
+
+A trial that a person stopped keeps its checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tune.core.fold import StudyFold, TrialView
-from tune.core.journal import Ended, Entry
+from tune.core.journal import ASKED, Ended, Entry
 
 KEEP_WEIGHTS_OF = 3  # best complete trials whose weights stay; refits keep theirs
 
@@ -24,7 +27,8 @@ class Housekeeping:
         if not isinstance(entry.event, Ended):
             return
         ended = self._fold.trials[entry.event.trial]
-        for name in ("checkpoint", "checkpoint.tmp", "checkpoint.old"):
+        left_over = ("checkpoint.tmp",) if entry.event.reason == ASKED else ("checkpoint", "checkpoint.tmp", "checkpoint.old")
+        for name in left_over:
             shutil.rmtree(self._trials / ended.trial / name, ignore_errors=True)
         if ended.role == "refit":
             return

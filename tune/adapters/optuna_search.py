@@ -121,6 +121,16 @@ class TruthfulOptunaSearch(OptunaSearch):
         self._count_generation(self._ot_trials[trial])
         return point
 
+    def take(self, trial: str, point: Point) -> Point:
+        if self._typed_space.is_whole(point):
+            with self._fixed_to(point):
+                taken = self._draw(trial)
+        else:
+            self._ot_study.enqueue_trial(point)
+            taken = self._draw(trial)
+        self._count_generation(self._ot_trials[trial])
+        return taken
+
     def _draw(self, trial: str) -> Point:
         """As Ray's `suggest`, without its warning of a model that takes more than a second."""
         asked = self._ot_trials[trial] = self._ot_study.ask()

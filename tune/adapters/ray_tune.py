@@ -152,6 +152,8 @@ class RayTuneExecutor:
             return "over"
         assignment = self._search.next()
         if not isinstance(assignment, Assignment):
+            if assignment == "wait" and not self._leases:
+                self._poll()  # the study is paused, and Tune asks for a trial without a step of its loop between
             return assignment
         slot = self._free.pop(0)
         _, name = self._hosts[slot]

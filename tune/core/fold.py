@@ -43,6 +43,7 @@ from tune.core.journal import (
 )
 from tune.core.permits import PermitBook
 from tune.core.ports import Clock, JournalStore, Point, TrialState, Values
+from tune.core.steer_events import Held, LimitsSet, Pinned, SteerEvent, Wanted
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ class TrialView:
     reason: str = ""
     detail: str = ""
     stop_asked: bool = False
+    pinned: bool = False  # the scheduler can neither stop nor pause it
     decided_stop: str = ""
     suggested_at: float = 0.0
     started_at: float | None = None
@@ -114,6 +116,12 @@ class StudyFold:
         self.placement = ""
         self.trials: dict[str, TrialView] = {}
         self.stop_asked = False
+        self.held_by = ""  # who paused the study, if it is paused
+        self.limits: dict[str, float] = {}  # that a person set in place of the study file's
+        self.wanted: dict[str, Wanted] = {}  # id of the request -> point that a person wants tried
+        self.untried: dict[str, None] = {}  # ids of those that are no trial yet, in their order
+        self.requests: set[str] = set()  # ids of the requests that were carried out
+        self.steered: list[tuple[float, StopAsked | SteerEvent]] = []
         self.ended: StudyEnded | None = None
         self.notes: dict[str, Mapping[str, Any]] = {}
         self.cpu_seconds = self.gpu_seconds = self.usd = 0.0
@@ -147,6 +155,11 @@ class StudyFold:
 
     def of_role(self, role: Role) -> list[TrialView]:
         return [self.trials[trial] for trial in self._by_role.get(role, ())]
+
+    @property
+    def idle(self) -> bool:
+        """The study is paused and nothing runs: this time is not counted."""
+        return bool(self.held_by) and all(self.trials[trial].attempt_at is None for trial in self.running)
 
     @property
     def best(self) -> TrialView | None:
@@ -192,9 +205,9 @@ class StudyFold:
 
     def apply(self, entry: Entry) -> None:
         event, t = entry.event, entry.t
-        if not isinstance(event, (SessionStarted, StudyStarted)):
+        if not isinstance(event, (SessionStarted, StudyStarted)) and not self.idle:
             self.active_seconds += max(0.0, t - self.last_t)
-        if isinstance(event, (Started, Reported, Promoted, Charged, Reserved, Granted, Returned, Waiting, Retried, Ended)):
+        if isinstance(event, (Started, Reported, Promoted, Charged, Reserved, Granted, Returned, Waiting, Retried, Ended, Pinned)):
             self._known(event.trial, entry.seq)
         self.last_t, self.next_seq = t, entry.seq + 1
         match event:
@@ -206,6 +219,7 @@ class StudyFold:
                 self.stop_asked, self.ended = False, None
             case Suggested():
                 self._add(TrialView(event.trial, event.number, event.role, dict(event.point), event.of, suggested_at=t))
+                self.untried.pop(event.request, None)
             case Started():
                 old = self.trials[event.trial]
                 changes = {"attempt": event.attempt, "slot": event.slot, "started_at": old.started_at or t, "attempt_at": t, "waiting": ""}
@@ -234,11 +248,8 @@ class StudyFold:
                 self._put(old, state="waiting", retries=old.retries + 1, reason=event.reason, detail=event.detail)
             case Ended():
                 self._end(event, t)
-            case StopAsked():
-                if event.trial is None:
-                    self.stop_asked = True
-                elif event.trial in self.trials:
-                    self._put(self.trials[event.trial], stop_asked=True)
+            case StopAsked() | Held() | LimitsSet() | Pinned() | Wanted():
+                self._steer(event, t)
             case Noted():
                 self.notes[event.about] = dict(event.data)
                 trial = told_by(event)
@@ -248,6 +259,26 @@ class StudyFold:
                 self.ended = event
             case SamplerState() | GroupNoted() | WarmStarted():
                 pass
+
+    def _steer(self, event: StopAsked | SteerEvent, t: float) -> None:
+        self.steered.append((t, event))
+        if event.request:
+            self.requests.add(event.request)
+        match event:
+            case StopAsked(trial):
+                if trial is None:
+                    self.stop_asked = True
+                elif trial in self.trials:
+                    self._put(self.trials[trial], stop_asked=True)
+            case Held(on, who):
+                self.held_by = who if on else ""
+            case LimitsSet(limits):
+                self.limits |= limits
+            case Pinned(trial, on):
+                self._put(self.trials[trial], pinned=on)
+            case Wanted():
+                self.wanted[event.request] = event
+                self.untried[event.request] = None
 
     def _known(self, trial: str, seq: int) -> None:
         if trial not in self.trials:

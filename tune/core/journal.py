@@ -1,6 +1,7 @@
 """The journal's events, their text form, and the fold that every view of a study starts from.
 
 A study directory's `journal.jsonl` is the only truth. Each line is one event: `{"v": 2, "seq": n, "t": unix_s, "type": ..., ...}`.
+`v` is the oldest version that understands the line: 3 where a person steered the study (`tune.core.steer_events`), else 2.
 `StudyFold` replays lines into trials, counts, costs and the stop request; the sampler, the scheduler, MLflow, the live view and
 the summary are folds of their own over the same events. This file does not open files.
 """
@@ -14,11 +15,13 @@ from typing import Any, Literal
 
 from tune.core.errors import Problem, UserError
 from tune.core.ports import GO_ON, Point, TrialState, Values, Verdict
+from tune.core.steer_events import STEER_TYPES, LimitsSet, SteerEvent, Wanted
 
-VERSION = 2
-Role = Literal["search", "baseline", "finalist", "refit"]
+VERSIONS = (2, 3)  # that this reads; each line is written in the oldest that has it
+Role = Literal["search", "baseline", "finalist", "refit", "clone"]
 BUDGET = "budget"  # Ended.reason of a trial that the study's budget ended
 INFEASIBLE = "infeasible"  # Ended.reason of a trial whose point breaks a limit before it has run
+ASKED = "asked"  # Ended.reason of a trial that a person stopped
 ENDED_STATES: tuple[TrialState, ...] = ("complete", "pruned", "failed")
 
 
@@ -45,7 +48,8 @@ class SessionStarted:
 class Suggested:
     """A trial exists from here on. `number` is its 0-based place; `point` maps dotted keys to values in the space's order.
 
-    `of`: the search trial that a finalist repeats with another seed.
+    `of`: the search trial that a finalist repeats with another seed, or whose values a person changed. `request`: of the `Wanted`
+    that it answers, if a person chose its point.
     """
 
     trial: str
@@ -53,6 +57,7 @@ class Suggested:
     role: Role
     point: Point
     of: str = ""
+    request: str = ""
 
 
 @dataclass(frozen=True)
@@ -202,6 +207,7 @@ class StopAsked:
 
     trial: str | None
     who: str
+    request: str = ""
 
 
 @dataclass(frozen=True)
@@ -248,6 +254,7 @@ Event = (
     | StopAsked
     | Noted
     | StudyEnded
+    | SteerEvent
 )
 EVENT_TYPES: dict[str, type] = {
     "study_started": StudyStarted,
@@ -269,6 +276,7 @@ EVENT_TYPES: dict[str, type] = {
     "stop_asked": StopAsked,
     "noted": Noted,
     "study_ended": StudyEnded,
+    **STEER_TYPES,
 }
 _TYPE_NAMES = {cls: name for name, cls in EVENT_TYPES.items()}
 
@@ -284,8 +292,13 @@ class Entry:
 
 def encode(entry: Entry) -> str:
     """One line of JSON without a newline. Raises ValueError for NaN or infinity, which JSON does not have."""
-    head = {"v": VERSION, "seq": entry.seq, "t": round(entry.t, 6), "type": _TYPE_NAMES[type(entry.event)]}
+    head = {"v": _version(entry.event), "seq": entry.seq, "t": round(entry.t, 6), "type": _TYPE_NAMES[type(entry.event)]}
     return json.dumps(head | asdict(entry.event), allow_nan=False, separators=(",", ":"))
+
+
+def _version(event: Event) -> int:
+    """The oldest version of the journal whose reader understands the event."""
+    return 3 if isinstance(event, SteerEvent) or (isinstance(event, Suggested) and (event.request or event.role == "clone")) else 2
 
 
 def decode(line: str, where: str = "journal.jsonl") -> Entry:
@@ -297,8 +310,9 @@ def decode(line: str, where: str = "journal.jsonl") -> Entry:
             raise TypeError("seq, t and type must be a whole number, a number and a word")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(Problem(where, f"a damaged line: {line[:80]!r} ({error})", "restore the file from a copy")) from None
-    if version != VERSION:
-        raise UserError(Problem(where, f"version {version} of the journal", f"use the Phasetune that wrote it; this one reads {VERSION}"))
+    if version not in VERSIONS:
+        fix = f"use the Phasetune that wrote it; this one reads {' and '.join(map(str, VERSIONS))}"
+        raise UserError(Problem(where, f"version {version} of the journal", fix))
     cls = EVENT_TYPES.get(kind)
     if cls is None:
         raise UserError(Problem(where, f"an event of unknown type '{kind}'", "use the Phasetune that wrote it"))
@@ -321,6 +335,12 @@ def _sound(event: Event) -> Event:
         case Ended(_, state, values, metrics):
             if state not in ENDED_STATES or not all(isinstance(v, (int, float)) for v in (*values, *metrics.values())):
                 raise TypeError("state must be one of an end, values and metrics numbers")
+        case LimitsSet(limits):
+            if not all(isinstance(v, (int, float)) for v in limits.values()):
+                raise TypeError("limits must be numbers")
+        case Wanted(point):
+            if not isinstance(point, dict):
+                raise TypeError("point must be a mapping")
     return event
 
 

@@ -152,6 +152,10 @@ class Sampler(Protocol):
         """The next point, or None when there is none left (a grid that is finished)."""
         ...
 
+    def take(self, trial: str, point: Point) -> Point:
+        """A person chose this trial's values; those that the point leaves out are drawn. A whole point draws nothing."""
+        ...
+
     def observe(self, trial: str, step: int, values: Values) -> None:
         """Intermediate values of the objectives."""
         ...

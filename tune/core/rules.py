@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tune.core.cost import Budget
 from tune.core.goal import Goal
@@ -19,6 +19,7 @@ class Rules:
 
     cpus, gpus: what one running trial holds; its time is charged by them. finalists: the best k trials are run again over n seeds.
     permits: limits of outside services that all trials share, by name.
+    most_slots: how many trials there is room for at once, up to which a person may raise `slots`; None: no more than `slots`.
     infeasible: point -> limits that it breaks before it has run, with the amounts (see Goal); None if nothing can say.
     """
 
@@ -32,6 +33,7 @@ class Rules:
     baseline: bool = False
     finalists: tuple[int, int] = (0, 0)
     refit: bool = False
+    most_slots: int | None = None
     permits: Mapping[str, Permit] = field(default_factory=dict)
     infeasible: Callable[[Point], Mapping[str, float]] | None = None
 
@@ -43,6 +45,14 @@ class Rules:
     def trials(self) -> int | None:
         """Search trials that may run."""
         return self.budget.trials
+
+    def steered(self, limits: Mapping[str, float]) -> Rules:
+        """With the limits that a person set while the study ran (see `tune.core.steer_events.LimitsSet`)."""
+        whole = ("trials", "concurrency")
+        given = {name: int(value) if name in whole else value for name, value in limits.items()}
+        slots = given.pop("concurrency", self.slots)
+        room = self.slots if self.most_slots is None else self.most_slots
+        return replace(self, slots=min(int(slots), room), budget=self.budget.model_copy(update=given))
 
 
 @dataclass(frozen=True)

@@ -10,17 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
-from tune.core.errors import FailTrial, Problem, UserError
+from tune.core.errors import Problem, UserError
 from tune.core.fold import JournalWriter, StudyFold, TrialView
 from tune.core.journal import (
+    ASKED,
     BUDGET,
     INFEASIBLE,
     Ended,
     Entry,
-    Event,
     GroupNoted,
     Noted,
-    Promoted,
     Reported,
     Retried,
     Role,
@@ -34,10 +33,11 @@ from tune.core.journal import (
     WarmStarted,
 )
 from tune.core.ledger import Ledger
-from tune.core.ports import GO_ON, Answer, Decision, PastTrial, Point, Question, Sampler, Scheduler, Values
+from tune.core.ports import GO_ON, Answer, Decision, Point, Question, Sampler, Scheduler
+from tune.core.proposer import Proposer
 from tune.core.rules import Assignment, Rules, trial_seed
+from tune.core.steer_events import LimitsSet, SteerEvent, Wanted
 
-SAMPLER_STATE_EVERY = 64  # suggestions between two records of the sampler's random state
 MAX_INFEASIBLE_IN_A_ROW = 200
 TOO_LARGE = ("out_of_memory",)  # failures that tell the sampler of a broken limit, not of a fault
 
@@ -46,14 +46,16 @@ class Search:
     """See the module. Trials that were started before and are not over are handed out before the sampler is asked."""
 
     def __init__(self, rules: Rules, sampler: Sampler, scheduler: Scheduler, journal: JournalWriter):
-        self.rules, self.sampler, self.scheduler, self.journal = rules, sampler, scheduler, journal
+        self.rules, self.sampler, self.journal = rules, sampler, journal
         self.ledger = Ledger(rules, journal)
         self.fold.goal = rules.goal
+        self._proposer = Proposer(rules.goal, sampler, scheduler, journal)
+        self._rules_of_file = rules
         self._active: set[str] = set()  # handed out in this session and not over
         self._told_to_stop: set[str] = set()
         self._exhausted = ""  # why the sampler has no further point
-        self._asks = 0
         self.between: Callable[[], None] = lambda: None  # called between points that do not run, so that a stop is heard
+        self.is_kept: Callable[[str, int], bool] = lambda trial, step: True  # whether a trial has a checkpoint of this step
         self._finalists: list[TrialView] | None = None  # chosen once: no search trial ends any more
         self._draining = ""  # why no new trial starts: a limit was reached or someone asked
 
@@ -70,47 +72,11 @@ class Search:
         for i, entry in enumerate(events):
             try:
                 self.fold.apply(entry)
-                self._replay_one(entry.event, adopt=i < recorded)
+                self._proposer.replay(entry.event, adopt=i < recorded)
             except (KeyError, IndexError, TypeError, ValueError, AttributeError, StopIteration) as error:
                 got = f"an event that does not fit this study ({type(error).__name__}: {error})"
                 raise UserError(Problem(f"journal.jsonl:{entry.seq + 1}", got, "restore the file from a copy")) from None
-
-    def _replay_one(self, event: Event, adopt: bool) -> None:
-        match event:
-            case WarmStarted():
-                self.sampler.learn([PastTrial(**{**trial, "values": tuple(trial["values"])}) for trial in event.trials])
-            case SamplerState():
-                if not adopt:
-                    self.sampler.restore(dict(event.state))
-            case Suggested(role="search"):
-                self._asks += 1
-                self._replay_suggestion(event, adopt)
-                self.scheduler.add(event.trial)
-            case Reported() if self._is_searched(event.trial):
-                values = self.rules.goal.values(event.metrics) or ()
-                self.sampler.observe(event.trial, event.step, values)
-                self.scheduler.recall(event.trial, event.step, values, event.verdict)
-                if event.pause:
-                    self.sampler.pause(event.trial)
-            case Promoted():
-                self.scheduler.promoted(event.trial, event.rung)
-                self.sampler.promote(event.trial)
-            case Ended() if self._is_searched(event.trial):
-                self._tell(event)
-
-    def _replay_suggestion(self, event: Suggested, adopt: bool) -> None:
-        if adopt:
-            self.sampler.adopt(event.trial, event.point)
-            return
-        asked = self.sampler.ask(event.trial)
-        if asked != event.point:
-            raise UserError(
-                Problem(
-                    f"journal.jsonl: {event.trial}",
-                    f"the sampler now suggests {asked} where the journal has {event.point}",
-                    "resume with the versions in environment.json (Optuna's draws differ between versions)",
-                )
-            )
+        self._obey_limits()
 
     # -- the future -----------------------------------------------------------------------------------------------------------
 
@@ -125,7 +91,7 @@ class Search:
         self.journal.write(SessionStarted(self.fold.sessions + 1, self.rules.slots, placement))
         if warm is not None:
             self.journal.write(warm)
-            self._replay_one(warm, adopt=False)
+            self._proposer.replay(warm, adopt=False)
         for name in [*self.fold.running, *self.fold.paused]:
             trial = self.fold.trials[name]
             self.ledger.charge_time(trial, until=last_sign)
@@ -139,6 +105,8 @@ class Search:
             return "wait"
         if self._interrupting:
             return "wait" if self._active else "over"
+        if self.fold.held_by and not self._draining:
+            return "wait"
         for trial in [self.fold.trials[name] for name in self.fold.running if name not in self._active]:
             if self._draining:  # a limit was reached before this session
                 self._end_stopped(trial)
@@ -147,7 +115,7 @@ class Search:
         if not self._draining:
             if self.rules.baseline and not self.fold.of_role("baseline"):
                 return self._assign(self._create("baseline", "baseline", {}))
-            further = self._next_promoted() or self._next_search_trial()
+            further = self._next_wanted() or self._next_promoted() or self._next_search_trial()
             if further is not None:
                 return self._assign(further)
         if any(self.fold.trials[trial].role in ("search", "baseline") for trial in self._active):
@@ -168,36 +136,54 @@ class Search:
     def _interrupting(self) -> bool:
         return self.fold.stop_asked
 
+    def _next_wanted(self) -> TrialView | None:
+        """The first point that a person wants tried: a clone always, a trial of the search while the budget has one left."""
+        for request in list(self.fold.untried):
+            wanted = self.fold.wanted[request]
+            if wanted.trial:
+                return self._create(wanted.trial, "clone", wanted.point, wanted.of, request)
+            trial = None if self._has_enough else self._create_search_trial(wanted)
+            if trial is not None and not self._end_if_infeasible(trial):
+                return trial
+        return None
+
     def _next_promoted(self, at_least: int = 0) -> TrialView | None:
-        ready = self.fold.paused.keys() - self._active
-        promotion = self.scheduler.promote(ready, at_least) if ready else None
+        promotion = self._proposer.promote(self.fold.paused.keys() - self._active, at_least)
         if promotion is None:
             return None
-        trial, rung = promotion
-        self.journal.write(Promoted(trial, rung))
-        self.sampler.promote(trial)
-        return self.fold.trials[trial]
+        self.journal.write(promotion)
+        self._proposer.promoted(promotion.trial)
+        return self.fold.trials[promotion.trial]
 
     def _next_search_trial(self) -> TrialView | None:
         for n_infeasible in range(MAX_INFEASIBLE_IN_A_ROW):
             if n_infeasible:
                 self.between()
-            enough = self.rules.trials is not None and self.fold.n_search - self.fold.n_infeasible >= self.rules.trials
-            if enough or self._exhausted or self._interrupting:
+            if self._has_enough or self._exhausted or self._interrupting or self.fold.held_by:
                 return None
-            name = f"t{self.fold.n_search:04d}"
-            point = self.sampler.ask(name)
-            if point is None:
+            trial = self._create_search_trial()
+            if trial is None:
                 self._exhausted = "the space is exhausted"
                 return None
-            trial = self._create(name, "search", point)
-            self.scheduler.add(name)
-            self._asks += 1
-            self._note_sampler_state()
             if not self._end_if_infeasible(trial):
                 return trial
         self._exhausted = f"the sampler found {MAX_INFEASIBLE_IN_A_ROW} points in a row that break a limit"
         return None
+
+    @property
+    def _has_enough(self) -> bool:
+        """As many trials of the search have begun as may run."""
+        return self.rules.trials is not None and self.fold.n_search - self.fold.n_infeasible >= self.rules.trials
+
+    def _create_search_trial(self, wanted: Wanted | None = None) -> TrialView | None:
+        name = f"t{self.fold.n_search:04d}"
+        point = self._proposer.point(name, wanted)
+        if point is None:
+            return None
+        trial = self._create(name, "search", point, *(() if wanted is None else (wanted.of, wanted.request)))
+        self._proposer.suggested(name)
+        self._finalists = None
+        return trial
 
     def _end_if_infeasible(self, trial: TrialView) -> bool:
         """End a search trial that has not run yet if its point alone breaks a limit."""
@@ -208,12 +194,6 @@ class Search:
             detail = "breaks " + ", ".join(f"{limit} by {amount:.0%}" for limit, amount in broken.items())
             self._end(trial, Ended(trial.trial, "pruned", reason=INFEASIBLE, detail=detail, violations=broken))
         return bool(broken)
-
-    def _note_sampler_state(self) -> None:
-        if self._asks % SAMPLER_STATE_EVERY == 0:
-            state = self.sampler.state()
-            if state is not None:
-                self.journal.write(SamplerState(state))
 
     def _next_finalist(self) -> TrialView | None:
         best, seeds = self.rules.finalists
@@ -233,15 +213,18 @@ class Search:
             return None
         return self._create("refit", "refit", winner.point)
 
-    def _create(self, name: str, role: Role, point: Point, of: str = "") -> TrialView:
+    def _create(self, name: str, role: Role, point: Point, of: str = "", request: str = "") -> TrialView:
         number = self.fold.n_search if role == "search" else len(self.fold.of_role(role))
-        self.journal.write(Suggested(name, number, role, point, of))
+        self.journal.write(Suggested(name, number, role, point, of, request))
         return self.fold.trials[name]
 
     def _assign(self, trial: TrialView) -> Assignment:
         self._active.add(trial.trial)
         self._told_to_stop.discard(trial.trial)
-        return Assignment(trial.trial, trial.role, trial.point, trial.attempt + 1, trial_seed(self.rules.seed, trial.trial))
+        seeded_by = trial
+        while seeded_by.role == "clone":  # it goes on with the draws of the trial whose checkpoint it has
+            seeded_by = self.fold.trials[seeded_by.of]
+        return Assignment(trial.trial, trial.role, trial.point, trial.attempt + 1, trial_seed(self.rules.seed, seeded_by.trial))
 
     # -- what executors tell --------------------------------------------------------------------------------------------------
 
@@ -252,25 +235,21 @@ class Search:
         """Take a report and decide. A step that the journal already has (a repeat after a resume) is not written again."""
         view = self.fold.trials[trial]
         if view.last_step is None or step > view.last_step:
-            verdict = GO_ON
-            if view.role == "search":
-                values = self._values(metrics)
-                self.sampler.observe(trial, step, values)
-                verdict = self.scheduler.decide(trial, step, values)
+            verdict = self._proposer.judge(view, step, metrics) if view.role == "search" else GO_ON
             why = {verdict.action: verdict.why}
             self.journal.write(Reported(trial, step, dict(metrics), why.get("stop", ""), why.get("pause", "")))
             if verdict.action == "pause":
-                self.sampler.pause(trial)
+                self._proposer.paused(trial)
         self._check_limits()
         view = self.fold.trials[trial]
         leave = view.decided_stop or view.stop_asked or view.state == "paused" or self._interrupting or self._over_budget
-        if not leave:
+        if not leave and not (self.fold.held_by and self.is_kept(trial, step)):
             return "continue"
         self._told_to_stop.add(trial)
         return "stop"
 
     def finish(self, trial: str, metrics: Mapping[str, float], files: Mapping[str, str], reason: str = "", detail: str = "") -> None:
-        """The recipe returned. A trial cut short by an interruption or a pause stays open.
+        """The recipe returned. A trial cut short by an interruption or a pause, of it or of the study, stays open.
 
         reason, detail: why it ended by itself before its length. Once that was the budget, no further trial is made.
         """
@@ -295,7 +274,7 @@ class Search:
         if reason and not metrics:  # without a final word it cannot win
             self._end(view, Ended(view.trial, "pruned", values or (), {}, dict(files), reason, detail))
             return
-        if values is None and view.role in ("search", "finalist"):
+        if values is None and view.role in ("search", "finalist", "clone"):
             detail = f"it ended without having reported {self.rules.goal.missing(known)}"
             self._end(view, Ended(view.trial, "failed", reason="no_objective", detail=detail))
             return
@@ -329,12 +308,19 @@ class Search:
     def note(self, event: GroupNoted | Noted) -> None:
         self.journal.write(event)
 
-    def ask_stop(self, trial: str | None, who: str) -> None:
+    def ask_stop(self, trial: str | None, who: str, request: str = "") -> None:
+        """Stop the study, or a trial at its next report; one that does not run ends now."""
         if trial is None and self.fold.stop_asked:
             return
-        self.journal.write(StopAsked(trial, who))
-        if trial is not None and trial in self.fold.paused and trial not in self._active:
+        self.journal.write(StopAsked(trial, who, request))
+        if trial is not None and trial not in self._active and not self.fold.trials[trial].ended:
             self._end_stopped(self.fold.trials[trial])
+
+    def steer(self, event: SteerEvent) -> None:
+        """A person's wish that `tune.core.steer` has checked. It is heard at the next `next` and at the next report of what runs."""
+        self.journal.write(event)
+        if isinstance(event, LimitsSet):
+            self._obey_limits()
 
     def end(self) -> StudyEnded:
         """Close the study after `next` said `over` (or after an interruption)."""
@@ -353,21 +339,12 @@ class Search:
 
     # -- helpers --------------------------------------------------------------------------------------------------------------
 
-    def _is_searched(self, trial: str) -> bool:
-        return self.fold.trials[trial].role == "search"
-
-    def _values(self, metrics: Mapping[str, float]) -> Values:
-        values = self.rules.goal.values(metrics)
-        if values is None:
-            raise FailTrial("no_objective", f"a report without {self.rules.goal.missing(metrics)}, which the study optimises")
-        return values
-
     def _end_stopped(self, view: TrialView, metrics: Mapping[str, float] | None = None, files: Mapping[str, str] | None = None) -> None:
         detail = view.decided_stop
         if view.decided_stop:
             reason = "rung"
         elif view.stop_asked:
-            reason = "asked"
+            reason, detail = ASKED, "stopped by the user"
         elif self._over_budget:
             reason, detail = BUDGET, self._draining
         else:
@@ -378,21 +355,23 @@ class Search:
 
     def _end(self, view: TrialView, event: Ended) -> None:
         self.journal.write(event)
-        if view.role == "search":
-            self._tell(event)
+        self._proposer.ended(event)
         self._active.discard(view.trial)
-
-    def _tell(self, event: Ended) -> None:
-        self.sampler.tell(event.trial, event.state, tuple(event.values), sum(event.violations.values()))
-        self.scheduler.remove(event.trial)
 
     @property
     def _over_budget(self) -> bool:
         return bool(self._draining) and not self._interrupting
 
+    def _obey_limits(self) -> None:
+        """Take over the limits that a person set; one that was reached may be so no more."""
+        if self.fold.limits:
+            self.rules = self._rules_of_file.steered(self.fold.limits)
+            self.ledger = Ledger(self.rules, self.journal)
+            self._draining, self._finalists = "", None
+
     def _check_limits(self) -> None:
         if self.fold.stop_asked:
             self._draining = "asked to stop"
-        if self._draining:
+        if self._draining or self.fold.idle:
             return
         self._draining = self.ledger.limit_reached(self._active)

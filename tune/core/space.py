@@ -174,6 +174,10 @@ class Space:
         places = {place.key: place.param for place in self.places()}
         return {key: _settled(places[key], value) for key, value in point.items()}
 
+    def is_whole(self, point: Mapping[str, Any]) -> bool:
+        """Whether a point without faults leaves no key out."""
+        return all(place.key in point for place in self.places() if all(point.get(key) == branch for key, branch in place.under))
+
     def to_json(self) -> dict[str, Any]:
         """The form of the study file; key order is the order of the space."""
         return {key: _to_json(param) for key, param in self.params}
