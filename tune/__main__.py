@@ -18,6 +18,7 @@ import click
 from tune import __version__
 from tune.core.errors import StopStudy, UserError
 from tune.exporting.commands import COMMANDS as EXPORTING
+from tune.steer_commands import COMMANDS
 from tune.submit import submit
 
 STUDY = click.argument("study", type=click.Path(path_type=Path))
@@ -208,21 +209,6 @@ def status(directory: Path, as_json: bool) -> None:
 
 @cli.command()
 @STUDY_DIR
-@click.option("--trial", metavar="ID", help="Stop this trial only, such as t0007.")
-def stop(directory: Path, trial: str | None) -> None:
-    """Ask the running study in DIR, or one trial of it, to stop at its next report.
-
-    \b
-    phasetune stop studies/quickstart-1
-    phasetune stop studies/quickstart-1 --trial t0007
-    """
-    from tune.status import ask_to_stop
-
-    click.echo(ask_to_stop(directory, trial))
-
-
-@cli.command()
-@STUDY_DIR
 def report(directory: Path) -> None:
     """Write DIR/report/report.html, one page that works offline, and report.md: what the study in DIR found, how, at what cost.
 
@@ -294,6 +280,8 @@ def _on_path(name: str) -> bool:
     return found is not None and os.path.samefile(os.path.dirname(found), os.path.dirname(sys.executable))
 
 
+for steering in COMMANDS:
+    cli.add_command(steering)
 for exporting in EXPORTING:
     cli.add_command(exporting)
 cli.add_command(submit)

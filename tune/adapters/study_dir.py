@@ -1,7 +1,7 @@
-"""A study's directory: where it lies, what stands in it besides the journal, and the requests others leave there.
+"""A study's directory: where it lies, and what stands in it besides the journal.
 
-`journal.jsonl` is the truth; `resolved.json` and `environment.json` are for people and for reproduction; `requests/` holds one small
-file for each `phasetune stop`, taken by the running driver. `trials/<id>/` belongs to the trials.
+`journal.jsonl` is the truth; `resolved.json` and `environment.json` are for people and for reproduction; `requests/` is the inbox of
+the running driver (`tune.adapters.inbox`). `trials/<id>/` belongs to the trials.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ import re
 import socket
 import subprocess
 import sys
-import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -121,31 +120,6 @@ def _user() -> str | None:
         return getpass.getuser()
     except (KeyError, OSError):  # a container's user id without a name
         return None
-
-
-def leave_stop_request(study_dir: Path, trial: str | None) -> None:
-    """Ask the driver of this study to stop it, or one trial of it."""
-    requests = study_dir / "requests"
-    try:
-        requests.mkdir(exist_ok=True)
-        write_json(requests / f"{uuid.uuid4().hex}.json", {"stop": trial or "study"})
-    except OSError as error:
-        raise UserError(Problem(str(requests), f"it cannot be written: {error.strerror}", "mend the permissions")) from None
-
-
-def take_stop_requests(study_dir: Path) -> Iterator[str | None]:
-    """Requests left since the last call: a trial's id, or None for the whole study. Each is taken once."""
-    requests = study_dir / "requests"
-    if not requests.is_dir():
-        return
-    for path in sorted(requests.glob("*.json")):
-        try:
-            wanted = str(json.loads(path.read_text())["stop"])
-        except (OSError, ValueError, KeyError, TypeError):
-            wanted = None  # not ours: taken away without effect
-        else:
-            yield None if wanted == "study" else wanted
-        path.unlink(missing_ok=True)
 
 
 def is_running(study_dir: Path) -> bool:
