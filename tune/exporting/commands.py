@@ -59,7 +59,7 @@ def predict(folder: Path, pictures: tuple[str, ...], text: str | None, top: int 
     phasetune predict models/clipart photos/ "more/**/*.jpg" --top 1 --json
     phasetune predict models/vqa drawing.png --text "What colour is the circle?"
     """
-    from tune.exporting.predict import SHOWN_LABELS, Export, check_question, find_pictures
+    from tune.exporting.predict import SHOWN_LABELS, Export, answer_all, check_question, find_pictures
 
     opened = Export(folder)
     found, problems = find_pictures(pictures)
@@ -69,7 +69,7 @@ def predict(folder: Path, pictures: tuple[str, ...], text: str | None, top: int 
     n_shown = SHOWN_LABELS if top is None else top
     width = min(60, max(len(str(path)) for path in found))
     n_failed = 0
-    for line in opened.answers(found, text, _decode):
+    for line in answer_all(opened.answer, found, text, opened.manifest.max_pixels, _decode):
         n_failed += line.answer is None
         click.echo(json.dumps(line.to_json(n_shown), ensure_ascii=False) if as_json else line.to_text(n_shown, width))
     if n_failed:

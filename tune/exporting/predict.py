@@ -73,20 +73,23 @@ class Export:
             self._predictor = self._open(self.folder, self.manifest.about)
         return self._predictor.answer(queries)
 
-    def answers(self, pictures: Sequence[Path], text: str | None, decode: Decode) -> Iterator[Line]:
-        """A line a picture, in order."""
-        waiting = iter(pictures)
-        while batch := list(islice(waiting, BATCH)):
-            read: list[tuple[Path, Query | str]] = []
-            for path in batch:
-                try:
-                    read.append((path, Query(decode(path, self.manifest.max_pixels), text)))
-                except Unreadable as error:
-                    read.append((path, str(error)))
-            queries = [query for _, query in read if isinstance(query, Query)]
-            answered = iter(self.answer(queries) if queries else [])
-            for path, query in read:
-                yield Line(_printable(path), next(answered)) if isinstance(query, Query) else Line(_printable(path), None, query)
+
+def answer_all(
+    answer: Callable[[Sequence[Query]], list[Answer]], pictures: Sequence[Path], text: str | None, max_pixels: int, decode: Decode
+) -> Iterator[Line]:
+    """A line a picture, in order. `answer` is asked about a few at a time, and only about those that could be read."""
+    waiting = iter(pictures)
+    while batch := list(islice(waiting, BATCH)):
+        read: list[tuple[Path, Query | str]] = []
+        for path in batch:
+            try:
+                read.append((path, Query(decode(path, max_pixels), text)))
+            except Unreadable as error:
+                read.append((path, str(error)))
+        queries = [query for _, query in read if isinstance(query, Query)]
+        answered = iter(answer(queries) if queries else [])
+        for path, query in read:
+            yield Line(_printable(path), next(answered)) if isinstance(query, Query) else Line(_printable(path), None, query)
 
 
 def check_question(asked: Manifest, text: str | None, top: int | None) -> list[Problem]:
