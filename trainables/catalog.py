@@ -102,6 +102,8 @@ CATALOG: dict[str, Entry] = {
         metrics="trainables.vlm_peft.spec:METRICS",
         help="fine-tune a multimodal language model (PEFT, SPIDER, ZeRO) to answer questions on pictures by text",
         baseline="trainables.vlm_peft.baseline:zero_shot",
+        export="trainables.vlm_peft.export:export",
+        predict="trainables.vlm_peft.export:predict",
         fits="trainables.fits:batch_splits",
         axes={"epoch": "n_epochs", "evaluation": "n_evaluations"},
     ),
