@@ -19,17 +19,17 @@ from tune.yaml_file import Place, parse_value
 Override = tuple[str, Any]  # (dotted key, value)
 
 
-def parse_sets(sets: Iterable[str]) -> tuple[list[Override], list[Problem]]:
+def parse_sets(sets: Iterable[str], flag: str = "--set", example: str = "budget.trials=8") -> tuple[list[Override], list[Problem]]:
     """`key=value` texts taken apart."""
     overrides, problems = [], []
     for text in sets:
         key, equals, value = text.partition("=")
         key = key.strip()
         if not equals or not key or not all(key.split(".")):
-            problems.append(Problem(f"--set {text}", "no key=value with a dotted key", "write it like --set budget.trials=8"))
+            problems.append(Problem(f"{flag} {text}", "no key=value with a dotted key", f"write it like {flag} {example}"))
             continue
         try:
-            overrides.append((key, parse_value(value, f"--set {key}")))
+            overrides.append((key, parse_value(value, f"{flag} {key}")))
         except UserError as error:
             problems += error.problems
     return overrides, problems

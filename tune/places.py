@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tune.adapters.foreground import ForegroundExecutor, OnAsk, OnReport
-from tune.core.errors import StopStudy
+from tune.core.errors import Problem, StopStudy, UserError
 from tune.core.rules import Assignment
 from tune.core.search import Search
 from tune.core.shape import TrialShape
@@ -29,9 +29,10 @@ _CLOSE_GROUPS_S = 30.0
 
 @dataclass(frozen=True)
 class Place:
-    """Where trials run: number of slots, words for people, and how to make an executor for a search."""
+    """Where trials run: number of slots, of which there is room for `most`, words for people, and how to make an executor."""
 
     slots: int
+    most: int
     shape: TrialShape
     words: str
     executor: Callable[[Search, Orders, Callable[[], None]], Any]
@@ -41,7 +42,7 @@ class Place:
 def placed(spec: StudySpec, address: str | None, foreground: bool) -> Iterator[Place]:
     """Connect to the cluster, or not at all in the foreground; refuse a trial shape that can never fit."""
     if foreground:
-        yield Place(1, shape_of_trial(spec, look_at_nodes(spec, None)), "in this process, one trial at a time", _foreground_executor)
+        yield Place(1, 1, shape_of_trial(spec, look_at_nodes(spec, None)), "in this process, one trial at a time", _foreground_executor)
         return
     from cluster.placement import place
     from cluster.ray_cluster import connect, disconnect, nodes
@@ -51,6 +52,7 @@ def placed(spec: StudySpec, address: str | None, foreground: bool) -> Iterator[P
         found_nodes = nodes()
         shape = shape_of_trial(spec, found_nodes)
         found = place(found_nodes, shape, spec.cluster.concurrency)
+        room = place(found_nodes, shape, None).slots
         hosts = _Hosts(shape, found.spans)
 
         def ray_executor(search: Search, orders: Orders, poll: Callable[[], None]) -> Any:
@@ -59,10 +61,10 @@ def placed(spec: StudySpec, address: str | None, foreground: bool) -> Iterator[P
             def host(slot: int) -> tuple[Any, str]:
                 return hosts.make(slot, orders.scratch)
 
-            return RayTuneExecutor(search, found.slots, host, orders.order, orders.after_step, poll)
+            return RayTuneExecutor(search, search.rules.slots, host, orders.order, orders.after_step, poll, hosts.release)
 
         try:
-            yield Place(found.slots, shape, found.why, ray_executor)
+            yield Place(found.slots, room, shape, found.why, ray_executor)
         finally:
             hosts.close()
     finally:
@@ -111,6 +113,10 @@ class _Hosts:
         group = self._made[slot] = WorkerGroup(self._shape, scratch, spans=self._spans)
         return group.host, group.name
 
+    def release(self, slot: int) -> None:
+        """Let the group of a slot go, for good."""
+        threading.Thread(target=self._made.pop(slot).close, daemon=True).start()
+
     def close(self) -> None:
         closing = [threading.Thread(target=group.close, daemon=True) for group in self._made.values()]
         for thread in closing:
@@ -134,7 +140,13 @@ class Orders:
 
     def __init__(self, spec: StudySpec, entry: Any, study_dir: Path):
         self._spec, self._trials, self.scratch = spec, study_dir / "trials", study_dir / ".groups"
-        self._recipes = {"search": entry.recipe, "baseline": entry.baseline, "finalist": entry.recipe, "refit": entry.refit}
+        self._recipes = {
+            "search": entry.recipe,
+            "baseline": entry.baseline,
+            "finalist": entry.recipe,
+            "refit": entry.refit,
+            "clone": entry.recipe,
+        }
         self._cache_dir = os.environ.get("PHASETUNE_CACHE") or str(Path.home() / ".cache" / "phasetune")
 
     def order(self, assignment: Assignment) -> Any:
@@ -156,6 +168,16 @@ class Orders:
             cache_dir=self._cache_dir,
             attempt=assignment.attempt,
         )
+
+    def lend(self, of: str, to: str) -> int | None:
+        """The port `tune.core.steer.Checkpoints`."""
+        from trainables.adapters import checkpoint
+
+        try:
+            return checkpoint.lend(self._trials / of, self._trials / to)
+        except OSError as error:
+            got = f"its files cannot be copied: {error.strerror or error}"
+            raise UserError(Problem(f"--trial {of}", got, "free space or mend the storage, or clone it with --cold")) from None
 
     def after_step(self, trial: str) -> int | None:
         from trainables.adapters.checkpoint import step_of

@@ -29,7 +29,8 @@ from tune.core.rules import Rules
 from tune.core.search import Search
 from tune.core.secrets import has_password, masked
 from tune.core.shape import TrialShape
-from tune.core.steer import Steering, decode
+from tune.core.steer import Steering
+from tune.core.steer_requests import decode
 from tune.core.study import StudySpec
 from tune.live import View, open_view
 from tune.load import LoadedStudy, load_resolved
@@ -179,7 +180,7 @@ def _check_tracking_uri(uri: str | None) -> None:
         raise UserError(Problem("--tracking-uri", f"'{uri}', which MLflow does not know", fix))
 
 
-def rules_of(spec: StudySpec, slots: int, shape: TrialShape) -> Rules:
+def rules_of(spec: StudySpec, slots: int, shape: TrialShape, most_slots: int | None = None) -> Rules:
     """The search's rules from the study file."""
     from trainables.catalog import load
 
@@ -196,6 +197,7 @@ def rules_of(spec: StudySpec, slots: int, shape: TrialShape) -> Rules:
         gpus=shape.gpus,
         finalists=(finalists.top, finalists.seeds) if finalists is not None else (0, 0),
         baseline=entry.baseline is not None and getattr(trainable, "baseline", False),
+        most_slots=most_slots,
         refit=entry.refit is not None and getattr(trainable, "refit", None) is not None,
         permits={} if entry.permits is None else load(entry.permits)(trainable),
         infeasible=_judge_of_points(spec, entry),
@@ -281,7 +283,7 @@ def _conduct(
     from tune.adapters.mlflow_log import MlflowProjection, ui_command
 
     resume_command = _resume_command(study_dir, options)
-    rules = rules_of(spec, place.slots, place.shape)
+    rules = rules_of(spec, place.slots, place.shape, place.most)
     fold = StudyFold(rules.goal)
     tracking_uri = _tracking_uri(study_dir, options)
     view: View = open_view(fold, rules)
@@ -313,10 +315,11 @@ def _conduct(
                 search.is_kept = lambda trial, step: orders.after_step(trial) == step
                 if fold.held_by:
                     view.say(f"{fold.held_by} paused the study; it goes on after: {options.command} continue {_short(study_dir)}")
+                steering = Steering(search, spec.space, orders, entry.may_change)
                 inbox = Inbox(study_dir)
                 inbox.open(fold.requests.__contains__)
                 try:
-                    place.executor(search, orders, _Poll(search, inbox, interrupts, view)).run()
+                    place.executor(search, orders, _Poll(steering, inbox, interrupts, view)).run()
                     ended = search.end()
                 finally:
                     inbox.close()
@@ -355,15 +358,14 @@ def _finished(code: int, fold: StudyFold, study_dir: Path, notes: str) -> Finish
 class _Poll:
     """Several times a second: draw, carry requests out, hear Ctrl-C."""
 
-    def __init__(self, search: Search, inbox: Inbox, interrupts: _Interrupts, view: View):
-        self._search, self._inbox, self._interrupts, self._view = search, inbox, interrupts, view
-        self._steering = Steering(search)
+    def __init__(self, steering: Steering, inbox: Inbox, interrupts: _Interrupts, view: View):
+        self._steering, self._inbox, self._interrupts, self._view = steering, inbox, interrupts, view
         self._looked_at = 0.0
 
     def __call__(self) -> None:
         self._view.tick()
         if self._interrupts.asked_by:
-            self._search.ask_stop(None, self._interrupts.asked_by)
+            self._steering.search.ask_stop(None, self._interrupts.asked_by)
         now = time.monotonic()
         if now - self._looked_at < _REQUESTS_EVERY_S:
             return

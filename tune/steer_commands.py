@@ -1,4 +1,4 @@
-"""The commands that steer a running study: stop, pause, continue, pin. They ask its driver, which writes the journal.
+"""The commands that steer a running study: stop, pause, continue, set, pin, clone, add. They ask its driver, which writes the journal.
 
 Each waits until the driver has carried it out or says why not. Part of the command line beside `tune.__main__`; what a wish means is
 `tune.core.steer`'s, how it travels `tune.adapters.inbox`'s.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import getpass
 import socket
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def stop(directory: Path, trial: str | None, wait_s: float) -> None:
     phasetune stop studies/quickstart-1
     phasetune stop studies/quickstart-1 --trial t0007
     """
-    from tune.core.steer import Stop
+    from tune.core.steer_requests import Stop
 
     _ask(directory, Stop(trial), wait_s)
 
@@ -56,7 +57,7 @@ def pause(directory: Path, wait_s: float) -> None:
     phasetune pause studies/quickstart-1
     phasetune continue studies/quickstart-1
     """
-    from tune.core.steer import Hold
+    from tune.core.steer_requests import Hold
 
     _ask(directory, Hold(True), wait_s)
 
@@ -70,7 +71,7 @@ def continue_(directory: Path, wait_s: float) -> None:
     \b
     phasetune continue studies/quickstart-1
     """
-    from tune.core.steer import Hold
+    from tune.core.steer_requests import Hold
 
     _ask(directory, Hold(False), wait_s)
 
@@ -89,17 +90,99 @@ def pin(directory: Path, trial: str, off: bool, wait_s: float) -> None:
     phasetune pin studies/quickstart-1 --trial t0003
     phasetune pin studies/quickstart-1 --trial t0003 --off
     """
-    from tune.core.steer import Pin
+    from tune.core.steer_requests import Pin
 
     _ask(directory, Pin(trial, not off), wait_s)
 
 
-COMMANDS: tuple[click.Command, ...] = (stop, pause, continue_, pin)
+@click.command("set")
+@DIR
+@click.option("--trials", type=click.IntRange(min=1), metavar="N", help="Trials of the search that may begin.")
+@click.option("--hours", type=click.FloatRange(min=0, min_open=True), metavar="H", help="Wall hours of running.")
+@click.option("--gpu-hours", type=click.FloatRange(min=0, min_open=True), metavar="H", help="GPU-hours of all trials together.")
+@click.option("--usd", type=click.FloatRange(min=0, min_open=True), metavar="X", help="Dollars of all trials together.")
+@click.option("--concurrency", type=click.IntRange(min=1), metavar="N", help="Trials at once, up to what there is room for.")
+@WAIT
+def set_(
+    directory: Path,
+    trials: int | None,
+    hours: float | None,
+    gpu_hours: float | None,
+    usd: float | None,
+    concurrency: int | None,
+    wait_s: float,
+) -> None:
+    """Raise or lower the limits of the running study in DIR. Each counts from the study's beginning, as in its file.
+
+    A limit of trials below what has begun lets those go on; one of time or money that is passed ends what runs at its next report.
+    With a lower concurrency, slots close as their trials end.
+
+    \b
+    phasetune set studies/quickstart-1 --trials 40
+    phasetune set studies/quickstart-1 --concurrency 2 --hours 1.5
+    """
+    from tune.core.steer_requests import SetLimits
+
+    given = {"trials": trials, "wall_hours": hours, "gpu_hours": gpu_hours, "usd": usd, "concurrency": concurrency}
+    _ask(directory, SetLimits({name: value for name, value in given.items() if value is not None}), wait_s)
+
+
+@click.command()
+@DIR
+@click.option("--point", "first", multiple=True, metavar="KEY=VALUE", help="A value of the point; may be given again.")
+@click.argument("more", nargs=-1, metavar="[KEY=VALUE]...")
+@WAIT
+def add(directory: Path, first: tuple[str, ...], more: tuple[str, ...], wait_s: float) -> None:
+    """Add a point to the running study in DIR, to be tried next. Keys that are left out are drawn by the sampler.
+
+    It is a trial of the search like any other: the sampler learns from it, rungs judge it, and it counts for the budget of trials.
+
+    \b
+    phasetune add studies/quickstart-1 --point optim.lr=3e-4 batch=32
+    """
+    from tune.core.steer_requests import Add
+
+    _ask(directory, Add(_values([*first, *more], "--point", "optim.lr=3e-4")), wait_s)
+
+
+@click.command()
+@DIR
+@TRIAL
+@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change a value of its point; may be given again.")
+@click.option("--cold", is_flag=True, help="From the beginning, as a trial of the search, even where its checkpoint could be used.")
+@WAIT
+def clone(directory: Path, trial: str, sets: tuple[str, ...], cold: bool, wait_s: float) -> None:
+    """Start a new trial of the running study in DIR with the values of another and changes.
+
+    Where the kind of trial allows those changes and the other has a checkpoint (it runs, waits, or was stopped by `phasetune stop`),
+    the clone goes on from a copy of it. It then had a head start, so it is reported beside the search: not told to the sampler, stopped
+    by no rung, not counted for the budget of trials. Else it is a trial of the search from the beginning.
+
+    \b
+    phasetune clone studies/quickstart-1 --trial t0003 --set optim.lr=1e-4
+    """
+    from tune.core.steer_requests import Clone
+
+    _ask(directory, Clone(trial, _values(sets, "--set", "optim.lr=1e-4"), cold), wait_s)
+
+
+COMMANDS: tuple[click.Command, ...] = (stop, pause, continue_, set_, pin, clone, add)
+
+
+def _values(texts: Sequence[str], flag: str, example: str) -> dict[str, Any]:
+    from tune.overrides import parse_sets
+
+    pairs, problems = parse_sets(texts, flag, example)
+    twice = {key for i, (key, _) in enumerate(pairs) if key in dict(pairs[:i])}
+    problems += [Problem(f"{flag} {key}", "it is given twice", "keep one of the two") for key in sorted(twice)]
+    if problems:
+        raise UserError(problems)
+    return dict(pairs)
 
 
 def _ask(directory: Path, what: Any, wait_s: float) -> None:
     from tune.adapters.inbox import ask
-    from tune.core.steer import Request
+    from tune.core.steer_requests import Request
 
     if not (directory / "journal.jsonl").exists():
         raise UserError(Problem(str(directory), "no journal.jsonl there", "name a study directory, such as studies/quickstart-1"))

@@ -209,3 +209,18 @@ def test_samplers_with_a_model_learn_from_earlier_trials(kind: Kind) -> None:
     futures = [play(kind, sampler, kind.some(8)) for sampler in (cold, warm, again)]
     assert futures[1] == futures[2] != futures[0]
     assert all(kind.space.faults(point) == [] for point in futures[1])
+
+
+@every_kind
+def test_points_that_a_person_chose_are_taken_as_they_are_and_the_sampler_goes_on(kind: Kind) -> None:
+    sampler = kind.make(3, first=(({"depth": 2, "batch": 8, "peft.method": "b"}) if kind.space is FINITE else {"depth": 2},))
+    whole = kind.make(4).ask("t0000")
+    assert whole is not None
+    assert sampler.take("t0000", whole) == whole
+    partial = sampler.take("t0001", {"depth": 3})
+    assert partial["depth"] == 3 and kind.space.is_whole(partial) and not kind.space.faults(partial)
+    first = sampler.ask("t0002")
+    assert first is not None and first["depth"] == 2, "what a person adds takes no place of the study's first points"
+    for trial in ("t0000", "t0001", "t0002"):
+        sampler.tell(trial, "complete", tuple(0.5 for _ in kind.goal.objectives))
+    assert sampler.ask("t0003") is not None

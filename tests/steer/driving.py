@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.search.fakes import METRIC, Killed, MemoryStore, curve, goal, make_search
+from tests.search.fakes import METRIC, SPACE, Killed, MemoryStore, curve, goal, make_search
 from tune.core.errors import UserError
 from tune.core.journal import Reported, StudyStarted, decode_all
 from tune.core.promotion import RungLadder
 from tune.core.rules import Assignment, Rules
 from tune.core.search import Search
-from tune.core.steer import Request, Steering, What
+from tune.core.steer import Steering
+from tune.core.steer_requests import Request, What
 
 STEPS = 9
 
@@ -42,6 +43,23 @@ class Script:
         return new
 
 
+class LastSteps:
+    """Every trial has a checkpoint of its last report."""
+
+    def __init__(self, search: Search):
+        self._search = search
+
+    def lend(self, of: str, to: str) -> int | None:
+        return last_step_of(self._search, of)
+
+
+def last_step_of(search: Search, trial: str) -> int | None:
+    """The step after which a trial goes on: of its own checkpoint, or of the one that it was lent."""
+    lent = [wanted.after_step for wanted in search.fold.wanted.values() if wanted.trial == trial]
+    own = search.fold.trials[trial].last_step
+    return own if own is not None else lent[0] if lent else None
+
+
 def ladder(form: str) -> RungLadder | bool:
     """The scheduler of a new driver."""
     return RungLadder(goal(), 7, form="promote", grace=2, factor=2, max_steps=STEPS) if form == "promote" else True
@@ -53,15 +71,16 @@ def run(store: MemoryStore, rules: Rules, script: Script, form: str = "stop", **
     past = list(decode_all(store.lines()))
     search.replay(past)
     search.begin(None if past else StudyStarted("fake", "digest", {"metric": {"name": METRIC, "mode": "max"}}, {}), "fake")
-    steering = Steering(search)
+    steering = Steering(search, SPACE, LastSteps(search), may_change=("lr",))
     n_reports = sum(isinstance(entry.event, Reported) for entry in past)
     running: dict[str, tuple[Assignment, int]] = {}
     while True:
         script.ask(search, steering, n_reports)
         while isinstance(found := search.next(), Assignment):
-            view = search.fold.trials[found.trial]
-            search.started(found.trial, len(running), view.last_step)
-            running[found.trial] = (found, 0 if view.last_step is None else view.last_step + 1)
+            last_step = last_step_of(search, found.trial)
+            search.started(found.trial, len(running), last_step)
+            again = not search.fold.trials[found.trial].curve  # a clone begins with the report of the checkpoint that it was lent
+            running[found.trial] = (found, 0 if last_step is None else last_step + (not again))
         if found == "over":
             search.end()
             return search

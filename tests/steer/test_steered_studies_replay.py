@@ -10,19 +10,33 @@ from tests.search.fakes import MemoryStore, essence, make_search, rules_of
 from tests.steer.driving import Script, ladder, run, run_with_deaths
 from tune.core.fold import StudyFold
 from tune.core.journal import decode_all
-from tune.core.steer import Hold, Pin, Stop, What
+from tune.core.steer_requests import Add, Clone, Hold, Pin, SetLimits, Stop, What
 
 RULES = rules_of(seed=7, slots=1, trials=14)
 
 
 def wish(rng: random.Random) -> What:
     trial = f"t{rng.randrange(12):04d}"
-    return rng.choice([Stop(trial), Hold(True), Hold(False), Pin(trial, True), Pin(trial, False)])
+    lr = rng.choice([1e-4, 1e-3, 1e-2])
+    return rng.choice(
+        [
+            Stop(trial),
+            Hold(True),
+            Hold(False),
+            Pin(trial, True),
+            Pin(trial, False),
+            SetLimits({"trials": rng.randrange(3, 20)}),
+            Add({"lr": lr, "depth": 3, "peft.method": "ia3"}),
+            Add({"lr": lr}),
+            Clone(trial, {"lr": lr}),
+            Clone(trial, {"depth": 2}),
+        ]
+    )
 
 
 def wishes(seed: int) -> list[tuple[int, What]]:
     rng = random.Random(seed)
-    drawn = sorted((rng.randrange(90), i) for i in range(10))
+    drawn = sorted((rng.randrange(90), i) for i in range(12))
     return [*((due, wish(rng)) for due, _ in drawn), (95, Hold(False))]
 
 
@@ -48,7 +62,7 @@ def test_deaths_at_random_events_change_nothing_that_people_or_the_search_decide
 
 @pytest.mark.parametrize("form", ["stop", "promote"])
 @pytest.mark.parametrize("seed", range(6))
-def test_at_any_event_the_journal_tells_what_the_driver_knew(form: str, seed: int) -> None:
+def test_a_replayed_journal_leaves_sampler_and_scheduler_where_the_driver_left_them(form: str, seed: int) -> None:
     store = MemoryStore()
     search = run(store, RULES, Script(wishes(seed)), form=form)
     replayed = make_search(MemoryStore(), RULES, asha=ladder(form))

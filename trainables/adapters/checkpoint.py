@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 _LIVE, _OLD, _NEW = "checkpoint", "checkpoint.old", "checkpoint.tmp"
 _REPORT = "report.json"
+_OUTPUT = re.compile(r"worker-\d+\.log(\.\d+)?")
+_TRIES = 5
 
 
 def recover(workdir: Path) -> None:
@@ -45,6 +48,39 @@ def step_of(workdir: Path) -> int | None:
     """The step after which the trial in this folder can go on, or None if it starts from the beginning."""
     checkpoint = last(workdir)
     return None if checkpoint is None else reported(checkpoint)[0]
+
+
+def lend(workdir: Path, to: Path) -> int | None:
+    """Make `to` the folder of a trial that goes on where the one in `workdir` is; the step after which it does, or None.
+
+    Whatever was in `to` is gone. Files of the checkpoint, which nobody changes, are shared where the storage can; the rest is the
+    recipe's and is copied, without the workers' output. The trial may be running: a copy that it overtook is made again.
+    """
+    for _ in range(_TRIES):
+        shutil.rmtree(to, ignore_errors=True)
+        source = last(workdir)
+        if source is None:
+            return None
+        try:
+            step = reported(source)[0]
+            shutil.copytree(source, to / _LIVE, copy_function=_share)
+            for path in workdir.iterdir():
+                if path.name in (_LIVE, _OLD, _NEW) or _OUTPUT.fullmatch(path.name):
+                    continue
+                (shutil.copytree if path.is_dir() else shutil.copy2)(path, to / path.name)
+            if step_of(workdir) == step == reported(to / _LIVE)[0]:
+                return step
+        except (FileNotFoundError, shutil.Error):  # it put the next one in place meanwhile
+            continue
+    shutil.rmtree(to, ignore_errors=True)
+    return None
+
+
+def _share(source: str, to: str) -> None:
+    try:
+        os.link(source, to)
+    except OSError:
+        shutil.copy2(source, to)
 
 
 def new(workdir: Path) -> Path:

@@ -1,6 +1,6 @@
 """Keeps a study directory from growing: a trial that is over needs no checkpoint, and only the best few need their weights.
 
-A trial that a person stopped keeps its checkpoint.
+A trial that a person stopped keeps its checkpoint, and the weights that belong to it, so that it can be cloned.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from tune.core.fold import StudyFold, TrialView
 from tune.core.journal import ASKED, Ended, Entry
 
-KEEP_WEIGHTS_OF = 3  # best complete trials whose weights stay; refits keep theirs
+KEEP_WEIGHTS_OF = 3  # best complete trials whose weights stay; refits and clones keep theirs
 
 
 class Housekeeping:
@@ -27,10 +27,11 @@ class Housekeeping:
         if not isinstance(entry.event, Ended):
             return
         ended = self._fold.trials[entry.event.trial]
-        left_over = ("checkpoint.tmp",) if entry.event.reason == ASKED else ("checkpoint", "checkpoint.tmp", "checkpoint.old")
-        for name in left_over:
+        if entry.event.reason == ASKED:
+            return
+        for name in ("checkpoint", "checkpoint.tmp", "checkpoint.old"):
             shutil.rmtree(self._trials / ended.trial / name, ignore_errors=True)
-        if ended.role == "refit":
+        if ended.role in ("refit", "clone"):
             return
         # A trial that once fell out of the best never comes back, so only those kept and the new one are compared.
         able = [ended] if ended.role == "search" and ended.in_the_running else []

@@ -8,6 +8,7 @@ and there are never more trials than slots. Resume is `Search.replay`, not `Tune
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import shutil
@@ -84,6 +85,7 @@ class RayTuneExecutor:
 
     host(slot): makes (or makes anew) the worker group of a slot and returns its actor handle and name.
     order(assignment): what the group is to run, JSON-like and picklable.
+    release(slot): lets the group of a slot go, when fewer trials are to run at once than there are groups.
     poll(): called several times a second; it may call `search.ask_stop`.
     """
 
@@ -95,7 +97,9 @@ class RayTuneExecutor:
         order: Callable[[Assignment], Any],
         after_step: Callable[[str], int | None],
         poll: Callable[[], None] = lambda: None,
+        release: Callable[[int], None] = lambda slot: None,
     ):
+        self._release = release
         self._search, self._make_host, self._order, self._after_step, self._poll = search, host, order, after_step, poll
         self._hosts: dict[int, tuple[Any, str]] = {}
         self._free = list(range(slots))
@@ -155,6 +159,10 @@ class RayTuneExecutor:
             if assignment == "wait" and not self._leases:
                 self._poll()  # the study is paused, and Tune asks for a trial without a step of its loop between
             return assignment
+        if not self._free:  # more may run at once than when the driver began
+            slot = next(i for i in itertools.count() if i not in self._hosts)
+            self._hosts[slot] = self._make_host(slot)
+            self._free.append(slot)
         slot = self._free.pop(0)
         _, name = self._hosts[slot]
         self._search.started(assignment.trial, slot, self._after_step(assignment.trial))
@@ -208,6 +216,11 @@ class RayTuneExecutor:
 
     def poll(self) -> None:
         self._poll()
+        while self._free and len(self._hosts) > self._search.rules.slots:
+            slot = self._free.pop()
+            del self._hosts[slot]
+            self._search.note(GroupNoted(slot, "released", f"{self._search.rules.slots} trial(s) may run at once"))
+            self._release(slot)
 
     def _give_back(self, key: str) -> None:
         self._free.append(self._leases.pop(key).slot)

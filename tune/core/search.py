@@ -368,6 +368,8 @@ class Search:
             self.rules = self._rules_of_file.steered(self.fold.limits)
             self.ledger = Ledger(self.rules, self.journal)
             self._draining, self._finalists = "", None
+            if self._exhausted.startswith("budget."):
+                self._exhausted = ""
 
     def _check_limits(self) -> None:
         if self.fold.stop_asked:
