@@ -30,6 +30,7 @@ class Entry:
     `axes`: what the steps of its reports may count -> the spec's attribute that says how many a trial has. Of several, the spec's
     field `report` names the one that this study's trials report on; the first is the default.
     `export`: `(tune.core.exports.ExportOrder) -> Exported`, writes a trial's model; `predict`: `(folder, about) -> Predictor`, opens it.
+    `may_change`: keys (or what they begin with; "*" is all) that may have other values than those a checkpoint was made with.
     """
 
     spec: str
@@ -47,6 +48,7 @@ class Entry:
     after_stop: str | None = None
     export: str | None = None
     predict: str | None = None
+    may_change: tuple[str, ...] = ()
     axes: Mapping[str, str] = field(default_factory=lambda: {"epoch": "epochs"})
 
 
@@ -94,6 +96,7 @@ CATALOG: dict[str, Entry] = {
         fits="trainables.fits:batch_splits",
         export="trainables.timm_cnn.export:export",
         predict="trainables.timm_cnn.export:predict",
+        may_change=("optim.lr", "optim.head_lr_factor", "augment", "loss", "clip_grad_norm"),
         axes={"epoch": "total_epochs", "phase": "n_phases"},
     ),
     "vlm_peft": Entry(
@@ -104,8 +107,24 @@ CATALOG: dict[str, Entry] = {
         baseline="trainables.vlm_peft.baseline:zero_shot",
         export="trainables.vlm_peft.export:export",
         predict="trainables.vlm_peft.export:predict",
+        preflight="trainables.vlm_peft.preflight:look",
+        estimate="trainables.vlm_peft.estimate:estimate",
+        estimates=("trainable_parameters", "total_parameters", "peak_memory_bytes"),
         fits="trainables.fits:batch_splits",
         axes={"epoch": "n_epochs", "evaluation": "n_evaluations"},
+    ),
+    "vlm_classifier": Entry(
+        spec="trainables.vlm_classifier.spec:VlmClassifierSpec",
+        recipe="trainables.vlm_classifier.recipe:train",
+        metrics="trainables.vlm_classifier.spec:METRICS",
+        help="a head, with or without adapters, on CLIP, SigLIP, BLIP-2, LLaVA or two towers, for rows of picture and words",
+        baseline="trainables.vlm_classifier.baseline:linear_probe",
+        refit="trainables.vlm_classifier.recipe:refit",
+        preflight="trainables.vlm_classifier.preflight:look",
+        estimate="trainables.vlm_classifier.estimate:estimate",
+        estimates=("trainable_parameters", "total_parameters"),
+        fits="trainables.fits:batch_splits",
+        axes={"epoch": "total_epochs"},
     ),
     "openai_phases": Entry(
         spec="trainables.openai_phases.spec:OpenaiPhasesSpec",
@@ -126,6 +145,7 @@ CATALOG: dict[str, Entry] = {
         recipe="trainables.curve.recipe:train",
         metrics="trainables.curve.spec:METRICS",
         help="a synthetic learning curve of known optimum, to try a search or a cluster without training anything",
+        may_change=("*",),
     ),
 }
 
