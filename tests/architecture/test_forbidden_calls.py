@@ -58,9 +58,8 @@ def broad_catches(module: Module) -> Iterator[tuple[str, int]]:
                 yield f"{module.path.as_posix()}::{homes[node]}", node.lineno
 
 
-@pytest.mark.parametrize("module", modules(*PACKAGES, "tests"), ids=lambda module: str(module.path))
-def test_nothing_is_loaded_that_could_run_code(module: Module) -> None:
-    assert problems_of_calls(module) == []
+def test_nothing_is_loaded_that_could_run_code() -> None:
+    assert [problem for module in modules(*PACKAGES, "tests") for problem in problems_of_calls(module)] == []
 
 
 def test_everything_is_caught_only_where_the_list_says_why() -> None:
@@ -81,10 +80,10 @@ def test_everything_is_caught_only_where_the_list_says_why() -> None:
     ],
 )
 def test_the_rule_sees_what_it_forbids(code: str, said: str) -> None:
-    [problem] = problems_of_calls(Module("x", modules("tune")[0].path, code, ast.parse(code)))
+    [problem] = problems_of_calls(Module("x", modules("tune")[0].path, code))
     assert said in problem
 
 
 def test_the_rule_lets_safe_loading_pass() -> None:
     code = "torch.load(path, weights_only=True)\nnp.load(path)\njson.load(f)"
-    assert problems_of_calls(Module("x", modules("tune")[0].path, code, ast.parse(code))) == []
+    assert problems_of_calls(Module("x", modules("tune")[0].path, code)) == []

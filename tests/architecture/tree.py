@@ -6,7 +6,7 @@ import ast
 import fnmatch
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -15,12 +15,20 @@ PACKAGES = ("tune", "trainables", "cluster")
 
 @dataclass(frozen=True)
 class Module:
-    """`name` is dotted (`tune.core.space`; a package has its own name), `path` relative to the root."""
+    """`name` is dotted (`tune.core.space`; a package has its own name), `path` relative to the root. `source`: None for what the
+    file holds, which is read and parsed when a test asks, not when tests are collected."""
 
     name: str
     path: Path
-    text: str
-    tree: ast.Module
+    source: str | None = None
+
+    @cached_property
+    def text(self) -> str:
+        return (ROOT / self.path).read_text(encoding="utf-8") if self.source is None else self.source
+
+    @cached_property
+    def tree(self) -> ast.Module:
+        return ast.parse(self.text, filename=str(self.path))
 
     @property
     def n_lines(self) -> int:
@@ -35,8 +43,7 @@ def modules(*folders: str) -> tuple[Module, ...]:
         path = file.relative_to(ROOT)
         parts = path.with_suffix("").parts
         name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-        text = file.read_text(encoding="utf-8")
-        found.append(Module(name, path, text, ast.parse(text, filename=str(path))))
+        found.append(Module(name, path))
     return tuple(found)
 
 

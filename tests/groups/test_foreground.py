@@ -15,6 +15,8 @@ from trainables.adapters.order import End
 from tune.core.errors import Problem, RetryTrial, StopStudy, UserError
 from tune.core.ports import Decision
 
+pytestmark = pytest.mark.slow
+
 
 def go_on(step: int, metrics: dict[str, float]) -> Decision:
     return "continue"

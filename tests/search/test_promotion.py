@@ -54,6 +54,7 @@ def test_a_promoted_trial_takes_up_after_its_rung_and_repeats_no_step() -> None:
         assert event.rung in starts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_kills_at_random_events_change_no_suggestion_and_no_promotion(seed: int) -> None:
     whole = MemoryStore()
@@ -127,6 +128,7 @@ def test_a_study_of_fewer_trials_than_the_factor_still_ends_with_a_complete_one(
     assert fold.best is not None and fold.ended is not None and fold.ended.state == "done"
 
 
+@pytest.mark.slow
 def test_rungs_of_two_objectives_over_thousands_of_trials_take_no_square_time() -> None:
     target = Goal((Objective("a", "max"), Objective("b", "min")))
     ladder, rng = promoting(target), random.Random(3)

@@ -16,6 +16,7 @@ from tune.core.goal import Goal, Objective
 from tune.core.ports import PastTrial, Point
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif(tpe_class() is not SwiftTpe, reason="with this version it is Optuna's own"),
     pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning"),
 ]
@@ -65,7 +66,6 @@ def test_the_draws_are_those_of_optunas_own(of: Goal, slots: int, settings: dict
     assert found[0] == found[1]
 
 
-@pytest.mark.slow
 def test_after_thousands_of_trials_it_is_the_sooner_one() -> None:
     def seconds(cls: type[optuna.samplers.TPESampler]) -> float:
         search = search_of(cls, goal("m"), n_startup_trials=2000, constant_liar=True)
