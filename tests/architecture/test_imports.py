@@ -16,6 +16,7 @@ from tests.architecture.tree import PACKAGES, ROOT, imported, modules, within
 ROOTS = (
     "tune.__main__",
     "tune.exporting.commands",
+    "tune.exporting.pyfunc",
     "tune.places",
     "tune.report.command",
     "tune.session",

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,6 +31,9 @@ from trainables.timm_cnn import recipe  # noqa: E402
 from trainables.timm_cnn.model import build  # noqa: E402
 from trainables.timm_cnn.spec import METRICS, TimmCnnSpec  # noqa: E402
 from tune.__main__ import cli  # noqa: E402
+from tune.adapters.journal_file import read_entries  # noqa: E402
+from tune.adapters.mlflow_log import MlflowProjection  # noqa: E402
+from tune.adapters.mlflow_runs import mlflow_client  # noqa: E402
 from tune.core.errors import UserError  # noqa: E402
 from tune.core.exports import ExportOrder  # noqa: E402
 
@@ -56,11 +60,19 @@ with torch.no_grad():
 assert not [name for name in sys.modules if name.split(".")[0] in ("tune", "trainables", "cluster", "ray")]
 print(json.dumps({"logits": logits_BC.tolist(), "labels": model.pretrained_cfg["label_names"]}))
 """
-WITHOUT_RAY = """
-import sys
+# Then `phasetune predict`, and MLflow with the copy of our code that lies in the export.
+AND_PREDICT = """
+sys.path.insert(0, sys.argv[2])
 from tune.__main__ import cli
-cli(sys.argv[1:], standalone_mode=False)
-print([name for name in ("ray", "mlflow", "optuna") if name in sys.modules])
+cli(["predict", sys.argv[1], *sys.argv[3:], "--json"], standalone_mode=False)
+print(json.dumps([name for name in ("ray", "mlflow", "optuna") if name in sys.modules]))
+sys.path.remove(sys.argv[2])
+for name in [name for name in sys.modules if name.split(".")[0] in ("tune", "trainables")]:
+    del sys.modules[name]
+import mlflow
+loaded = mlflow.pyfunc.load_model(sys.argv[1])
+rows = [{"image": open(path, "rb").read()} for path in sys.argv[3:]]
+print(json.dumps({"from": sys.modules["tune"].__file__, "rows": loaded.predict(rows), "ray": "ray" in sys.modules}))
 """
 
 
@@ -117,37 +129,75 @@ def phasetune(*words: str | Path) -> Result:
 @pytest.fixture(scope="module")
 def exported(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("models") / "three colours"
-    done = phasetune("export", made.study, "--out", out, "--json")
+    uri = f"sqlite:///{out.parent / 'mlflow.db'}"
+    projection = MlflowProjection(made.study, uri, "made")
+    projection.start()
+    projection.offer(list(read_entries(made.study))[-1])
+    assert projection.close(60.0).behind == 0
+    done = phasetune("export", made.study, "--out", out, "--json", "--mlflow", "--tracking-uri", uri)
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout.splitlines()[-1]) == {"trial": "t0000", "folder": str(out), "task": "labels"}
     return out
 
 
-def test_timm_alone_gives_the_trials_own_predictions_in_a_clean_process(made: Made, exported: Path) -> None:
-    command = [sys.executable, "-I", "-c", CLEAN, str(exported)]
+@dataclass(frozen=True)
+class Said:
+    """What a clean process printed: by timm alone, by `phasetune predict`, by MLflow."""
+
+    logits_BC: np.ndarray
+    labels: list[str]
+    predicted: list[dict[str, Any]]
+    imported: list[str]
+    mlflow: dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def said(made: Made, exported: Path, tmp_path_factory: pytest.TempPathFactory) -> Said:
+    moved = shutil.copytree(exported, tmp_path_factory.mktemp("elsewhere") / "export")
+    command = [sys.executable, "-I", "-c", CLEAN + AND_PREDICT, str(moved), str(ROOT), *made.logits]
     done = subprocess.run(command, input=json.dumps(list(made.logits)), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    answer = json.loads(done.stdout.splitlines()[-1])
-    theirs_BC, ours_BC = np.array(answer["logits"]), np.array(list(made.logits.values()))
-    assert theirs_BC.shape == (12, 3) and np.abs(theirs_BC - ours_BC).max() <= TOLERANCE
-    labels = [answer["labels"][i] for i in theirs_BC.argmax(axis=1)]
+    alone, *predicted, imported, mlflow = [json.loads(line) for line in done.stdout.splitlines()]
+    assert mlflow["from"] == str(moved / "code" / "tune" / "__init__.py")
+    return Said(np.array(alone["logits"]), alone["labels"], predicted, imported, mlflow)
+
+
+def test_timm_alone_gives_the_trials_own_predictions_in_a_clean_process(made: Made, said: Said) -> None:
+    ours_BC = np.array(list(made.logits.values()))
+    assert said.logits_BC.shape == (12, 3) and np.abs(said.logits_BC - ours_BC).max() <= TOLERANCE
+    labels = [said.labels[i] for i in said.logits_BC.argmax(axis=1)]
     assert dict(zip(made.logits, labels, strict=True)) == made.predicted
 
 
-def test_predict_answers_without_the_study_and_without_ray(made: Made, exported: Path, tmp_path: Path) -> None:
-    moved = shutil.copytree(exported, tmp_path / "elsewhere")
-    command = [sys.executable, "-c", WITHOUT_RAY, "predict", str(moved), *made.logits, "--json", "--top", "3"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    *lines, imported = done.stdout.splitlines()
-    assert imported == "[]"
-    answers = [json.loads(line) for line in lines]
-    assert {answer["image"]: answer["answer"] for answer in answers} == made.predicted
-    classes = ["blue", "green", "red"]
-    for answer, logits_C in zip(answers, made.logits.values(), strict=True):
+def test_predict_answers_without_the_study_and_without_ray(made: Made, said: Said) -> None:
+    assert said.imported == []
+    assert {answer["image"]: answer["answer"] for answer in said.predicted} == made.predicted
+    for answer, logits_C in zip(said.predicted, made.logits.values(), strict=True):
         shares_C = torch.tensor(logits_C).softmax(0).tolist()
-        assert [answer["shares"][name] for name in classes] == pytest.approx(shares_C, abs=TOLERANCE)
+        assert [answer["shares"][name] for name in said.labels] == pytest.approx(shares_C, abs=TOLERANCE)
         assert list(answer["shares"].values()) == sorted(answer["shares"].values(), reverse=True)
+
+
+def test_mlflow_opens_it_with_the_code_that_lies_in_it(made: Made, said: Said) -> None:
+    assert [row["answer"] for row in said.mlflow["rows"]] == list(made.predicted.values()) and said.mlflow["ray"] is False
+
+
+def test_mlflow_has_it_as_a_model_of_the_trials_run(exported: Path) -> None:
+    client = mlflow_client(f"sqlite:///{exported.parent / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("made").experiment_id
+    [model] = client.search_logged_models([experiment])
+    run = client.get_run(model.source_run_id)
+    assert model.name == "made-t0000" and model.status == "READY"
+    assert run.data.tags["phasetune.trial"] == "t0000" and [m.model_id for m in run.outputs.model_outputs] == [model.model_id]
+
+
+def test_a_server_without_the_trials_run_is_refused_before_anything_is_written(made: Made, exported: Path, tmp_path: Path) -> None:
+    words = ("--out", tmp_path / "out", "--mlflow", "--tracking-uri", f"sqlite:///{exported.parent / 'mlflow.db'}")
+    entries = (made.study / "journal.jsonl").read_text().replace("1800000000", "1800000099")  # another study of the same name
+    other = shutil.copytree(made.study, tmp_path / "made-2")
+    (other / "journal.jsonl").write_text(entries)
+    done = phasetune("export", other, *words)
+    assert done.exit_code == 2 and "it has no run of t0000 of this study" in done.stderr and not (tmp_path / "out").exists()
 
 
 def test_a_damaged_picture_is_named_and_the_others_are_answered(made: Made, exported: Path, tmp_path: Path) -> None:

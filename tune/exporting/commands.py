@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
-from tune.core.errors import UserError
+from tune.core.errors import Problem, UserError
 
 
 @click.command()
@@ -16,23 +18,38 @@ from tune.core.errors import UserError
 @click.option("--trial", default="best", show_default=True, metavar="ID", help="best, refit, or a trial such as t0003.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FOLDER", help="Where to write; default: DIR/exports/TRIAL.")
 @click.option("--merge", is_flag=True, help="Put the adapter into the base model's weights, so that transformers alone loads it.")
+@click.option("--mlflow", "to_mlflow", is_flag=True, help="Make it an MLflow model as well, and log it under the trial's run.")
+@click.option("--tracking-uri", metavar="URI", help="With --mlflow: another server than the study's.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object as the last line of the output.")
-def export(directory: Path, trial: str, out: Path | None, merge: bool, as_json: bool) -> None:
+def export(directory: Path, trial: str, out: Path | None, merge: bool, to_mlflow: bool, tracking_uri: str | None, as_json: bool) -> None:
     """Write the model of a trial of the study in DIR to a folder of its own, which needs the study no more.
 
     The folder is in the layout of the library that loads it (timm, peft, transformers), with a model card and what `phasetune predict`
-    reads. It appears whole or not at all. Exit codes: 0 written; 2 nothing was written.
+    reads. It appears whole or not at all. Exit codes: 0 written; 1 written, but MLflow did not take it; 2 nothing was written.
 
     \b
     phasetune export studies/quickstart-1
-    phasetune export studies/quickstart-1 --trial refit --out models/clipart
+    phasetune export studies/quickstart-1 --trial refit --out models/clipart --mlflow
     """
     from tune.adapters.journal_file import read_entries
     from tune.core.fold import StudyFold
-    from tune.exporting.export import export_trial
+    from tune.exporting.export import chosen, export_trial
 
-    fold = StudyFold.of(read_entries(directory))
-    written = export_trial(fold, directory, trial, out, merge)
+    if tracking_uri is not None and not to_mlflow:
+        raise UserError(Problem("--tracking-uri", "it has no effect without --mlflow", "add --mlflow, or leave it out"))
+    entries = list(read_entries(directory))
+    fold = StudyFold.of(entries)
+    if fold.started is None:
+        raise UserError(Problem(str(directory / "journal.jsonl"), "it has no first event yet", "look again in a moment"))
+    if to_mlflow:
+        from tune.adapters.mlflow_model import TrialRun, make_loadable
+
+        uri = tracking_uri or _tracking_uri_of(fold.started.environment, directory)
+        run = TrialRun(uri, entries[0], fold.started.study, chosen(fold, directory, trial).trial)
+        written = export_trial(fold, directory, trial, out, merge, make_loadable)
+        click.echo(f"logged as {run.log(written.folder, fold.started.study)}", err=as_json)
+    else:
+        written = export_trial(fold, directory, trial, out, merge)
     if written.note:
         click.echo(f"note: {written.note}", err=True)
     if written.exported.random_weights:
@@ -75,6 +92,15 @@ def predict(folder: Path, pictures: tuple[str, ...], text: str | None, top: int 
     if n_failed:
         click.echo(f"{n_failed} of {len(found)} pictures could not be answered", err=True)
         raise click.exceptions.Exit(1)
+
+
+def _tracking_uri_of(environment: Mapping[str, Any], directory: Path) -> str:
+    """The server that `run` told of the study."""
+    from tune.adapters.mlflow_log import default_tracking_uri
+
+    options = environment.get("options")
+    kept = options.get("tracking_uri") if isinstance(options, Mapping) else None
+    return kept or os.environ.get("MLFLOW_TRACKING_URI") or default_tracking_uri(directory.resolve().parent)
 
 
 def _decode(path: Path, max_pixels: int) -> Any:

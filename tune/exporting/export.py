@@ -6,7 +6,7 @@ whole. It reads the study's fold and the trial's folder, and changes neither.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,9 +34,17 @@ class Written:
     note: str = ""
 
 
-def export_trial(fold: StudyFold, study_dir: Path, wanted: str, out: Path | None, merge: bool = False) -> Written:
+def export_trial(
+    fold: StudyFold,
+    study_dir: Path,
+    wanted: str,
+    out: Path | None,
+    merge: bool = False,
+    add: Callable[[Path, Exported], None] = lambda folder, exported: None,
+) -> Written:
     """Write the model of `wanted` (a trial's id, best, refit) to `out`, by default `exports/<trial>` in the study's directory.
 
+    add: writes more files into the folder before it counts as whole.
     Raises UserError: no such trial, no model kept of it, a kind without export, a folder that exists.
     """
     assert fold.started is not None, "a study that has begun"
@@ -54,6 +62,7 @@ def export_trial(fold: StudyFold, study_dir: Path, wanted: str, out: Path | None
         exported: Exported = load(export)(order)
         complete = trial_spec.model_dump(mode="json")
         (unfinished / CARD).write_text(card(fold, trial, complete, seed, exported), encoding="utf-8")
+        add(unfinished, exported)
         manifest.write(
             manifest.Manifest(
                 kind=spec.kind,
