@@ -18,11 +18,10 @@ from tune.core.ports import Reporter
 
 @dataclass(frozen=True)
 class Piece:
-    """One rank's micro-batch, of a batch of `n_batch` rows. `batch_rows`: the rows of that whole batch, over all ranks."""
+    """One rank's micro-batch, of a batch of `n_batch` rows."""
 
     rows: NDArray[np.int64]
     n_batch: int
-    batch_rows: NDArray[np.int64]
 
 
 def derived_seed(seed: int, *path: str | int) -> int:
@@ -44,14 +43,7 @@ def epoch_pieces(rows: NDArray[np.int64], batch: int, accumulation: int, reporte
         if len(chosen) < n_pieces or (len(chosen) == 1 and start > 0):
             continue
         for part in np.array_split(chosen, n_pieces)[reporter.rank :: reporter.world_size]:
-            yield Piece(part, len(chosen), chosen)
-
-
-def n_batches(n_rows: int, batch: int, n_pieces: int) -> int:
-    """How many batches `epoch_pieces` gives in one epoch, over `n_pieces` = ranks x accumulation."""
-    whole, rest = divmod(n_rows, batch)
-    whole = whole if batch >= n_pieces else 0
-    return whole + (rest >= n_pieces and rest > 0 and not (rest == 1 and whole > 0))
+            yield Piece(part, len(chosen))
 
 
 def summed(values: torch.Tensor, reporter: Reporter) -> torch.Tensor:

@@ -9,16 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from itertools import islice
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trainables.pieces import Piece, derived_seed, epoch_pieces, n_batches
+from trainables.pieces import derived_seed
 from trainables.progress import Progress, advanced
 from trainables.vlm_peft.spec import METRICS, ScheduleSpec, VlmPeftSpec
-from tune.core.errors import FailTrial
 from tune.core.ports import Reporter
 
 
@@ -47,11 +45,9 @@ class Plan:
     steps_per_report: int
 
     @staticmethod
-    def of(spec: VlmPeftSpec, n_rows: int, n_pieces: int) -> Plan:
-        """n_pieces: ranks x accumulation. Raises FailTrial if the rows do not fill one step."""
-        per_epoch = n_batches(n_rows, spec.batch, n_pieces)
-        if per_epoch == 0:
-            raise FailTrial("no_batches", f"{n_rows} training rows do not fill {n_pieces} micro-batches; lower engine.accumulation")
+    def of(spec: VlmPeftSpec, n_rows: int) -> Plan:
+        """n_rows: to train on. The last step of an epoch may have fewer rows than the others."""
+        per_epoch = math.ceil(n_rows / spec.batch)
         if spec.steps is not None and spec.eval_every_steps is not None:
             return Plan(per_epoch, spec.steps, spec.eval_every_steps)
         return Plan(per_epoch, per_epoch * spec.n_epochs, per_epoch)
@@ -65,18 +61,31 @@ class Plan:
         return range(report_i * self.steps_per_report, min((report_i + 1) * self.steps_per_report, self.total_steps))
 
 
-def pieces_of(
-    steps: range, plan: Plan, rows: NDArray[np.int64], batch: int, accumulation: int, reporter: Reporter
-) -> Iterator[tuple[int, Piece]]:
-    """(step, micro-batch of this rank) of a stretch."""
-    step = steps.start
-    while step < steps.stop:
-        epoch, first = divmod(step, plan.steps_per_epoch)
-        last = min(plan.steps_per_epoch, first + steps.stop - step)
-        pieces = epoch_pieces(rows, batch, accumulation, reporter, derived_seed(reporter.seed, "order", epoch))
-        for k, piece in enumerate(islice(pieces, first * accumulation, last * accumulation)):
-            yield step + k // accumulation, piece
-        step += last - first
+@dataclass(frozen=True)
+class Piece:
+    """One rank's micro-batch of a step. `counts`: False where there are fewer rows than pieces: `rows` are then computed, since all
+    ranks compute equally often, and weigh nothing. `batch_rows`: of the whole step, over all ranks."""
+
+    step: int
+    rows: NDArray[np.int64]
+    counts: bool
+    batch_rows: NDArray[np.int64]
+
+
+def pieces_of(steps: range, plan: Plan, rows: NDArray[np.int64], batch: int, accumulation: int, reporter: Reporter) -> Iterator[Piece]:
+    """This rank's micro-batches of a stretch, `accumulation` of them for each step.
+
+    Which rows are in a step depends on (seed, step) alone, not on workers or accumulation, so that a micro-batch may be halved.
+    """
+    order, drawn_epoch = rows, -1
+    n_pieces = reporter.world_size * accumulation
+    for step in steps:
+        epoch, k = divmod(step, plan.steps_per_epoch)
+        if epoch != drawn_epoch:
+            order, drawn_epoch = np.random.default_rng(derived_seed(reporter.seed, "order", epoch)).permutation(rows), epoch
+        chosen = order[k * batch : (k + 1) * batch]
+        for part in np.array_split(chosen, n_pieces)[reporter.rank :: reporter.world_size]:
+            yield Piece(step, part if len(part) else chosen[:1], len(part) > 0, chosen)
 
 
 def lr_factor(step: int, total_steps: int, schedule: ScheduleSpec) -> float:

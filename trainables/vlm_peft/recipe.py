@@ -78,7 +78,7 @@ def _train(spec: VlmPeftSpec, engine_spec: EngineSpec, reporter: Reporter, load_
     processor = load_processor(spec.model)
     chat = Chat(processor, spec.model, end_ids(spec.model))
     tasks = open_tasks(spec, processor=processor, chat=chat, config=load_config(spec.model), reporter=reporter)
-    plan = Plan.of(spec, len(tasks.target.table.split["train"]), reporter.world_size * engine_spec.accumulation)
+    plan = Plan.of(spec, len(tasks.target.table.split["train"]))
     base = load_base(spec.model, reporter.device)
     batches = batches_for(base, chat, tasks, spec, reporter)
     adapted = adapt(base, spec, seed=derived_seed(reporter.seed, "adapter"), total_steps=plan.total_steps)
@@ -189,17 +189,19 @@ def _train_steps(
     train_rows = lesson.tasks.target.table.split["train"]
     started = time.perf_counter()
     factor = 1.0
-    for k, (step, piece) in enumerate(pieces_of(steps, lesson.plan, train_rows, spec.batch, engine_spec.accumulation, reporter)):
-        factor = lr_factor(step, lesson.plan.total_steps, spec.schedule)
+    for k, piece in enumerate(pieces_of(steps, lesson.plan, train_rows, spec.batch, engine_spec.accumulation, reporter)):
+        factor = lr_factor(piece.step, lesson.plan.total_steps, spec.schedule)
         engine.set_lr_factor(factor)
         batch = lesson.batches.training(piece.rows)
         assert batch.labels_BT is not None
         output = engine.forward(**batch.inputs, **_no_cache(adapted))
         loss_B, _ = answer_loss(output.logits, batch.labels_BT, batch.n_last)
         # the engine averages over pieces; each answer token of the whole batch counts the same, wherever it is
-        loss = loss_B.sum() * (n_pieces / int(answer_tokens_N[piece.batch_rows].sum()))
+        loss = loss_B.sum() * (n_pieces * piece.counts / int(answer_tokens_N[piece.batch_rows].sum()))
         engine.backward(loss + orthogonality(adapted) if spec.peft.method == "adalora" else loss)
         keeping.step()
+        if not piece.counts:
+            continue
         loss_sum += loss_B.detach().double().sum()
         totals += torch.tensor([0.0, answer_tokens_N[piece.rows].sum(), lengths_N[piece.rows].sum(), len(piece.rows)], dtype=torch.float64)
         if reporter.world_size == 1 and k % _LOOK_EVERY_STEPS == 0:
