@@ -209,6 +209,27 @@ def status(directory: Path, as_json: bool) -> None:
 
 @cli.command()
 @STUDY_DIR
+@click.option("--trial", metavar="ID", required=True, help="A trial of the study, such as t0007.")
+@click.option("--follow", "-f", is_flag=True, help="Go on as it prints, until the trial ends.")
+@click.option("--rank", type=click.IntRange(min=0), metavar="R", help="This worker only; default: all, each line with its rank.")
+@click.option("--lines", "-n", type=click.IntRange(min=1), metavar="N", help="Only the last N lines of each worker.")
+def logs(directory: Path, trial: str, follow: bool, rank: int | None, lines: int | None) -> None:
+    """What the workers of a trial of the study in DIR print: their output and their libraries', of all attempts.
+
+    Of a chatty trial the last 32 MiB of each worker are kept, in trials/ID/worker-RANK.log and .1, .2, .3 beside it.
+
+    \b
+    phasetune logs studies/quickstart-1 --trial t0003
+    phasetune logs studies/quickstart-1 --trial t0003 -f --rank 0
+    """
+    from tune.status import trial_output
+
+    for line in trial_output(directory, trial, follow, rank, lines):
+        click.echo(line)
+
+
+@cli.command()
+@STUDY_DIR
 def report(directory: Path) -> None:
     """Write DIR/report/report.html, one page that works offline, and report.md: what the study in DIR found, how, at what cost.
 

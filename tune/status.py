@@ -1,20 +1,25 @@
-"""Looking at a study from outside: reads its journal, never writes it."""
+"""Looking at a study from outside: reads its journal and its trials' output, never writes."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from tune.adapters.journal_file import read_entries
 from tune.adapters.study_dir import is_running
-from tune.core.errors import Problem, UserError
+from tune.core.errors import Problem, UserError, did_you_mean
 from tune.core.fold import StudyFold, TrialView
-from tune.core.journal import ASKED, BUDGET, StopAsked
+from tune.core.journal import ASKED, BUDGET, Ended, SessionStarted, StopAsked, StudyEnded, decode
+from tune.core.steer import listed
 from tune.core.steer_events import words
 from tune.live import sparkline
+from tune.logs import followed, ranks_of, wanted_ranks, written
 from tune.summary import all_metrics, as_json, as_text, clock, point_text
+
+_LOOK_EVERY_S = 0.3
 
 
 def read_fold(study_dir: Path) -> StudyFold:
@@ -43,6 +48,46 @@ def read_status(study_dir: Path) -> tuple[str, dict[str, Any]]:
     now_s = time.time()
     lines += ["  " + _row(trial, metric, fold.last_t, now_s) for trial in fold.trials.values()]
     return "\n".join(lines), summary
+
+
+def trial_output(study_dir: Path, trial: str, follow: bool, rank: int | None, most: int | None) -> Iterator[str]:
+    """Lines that the workers of a trial printed, and with `follow` those to come. Raises UserError if there is no such trial or rank."""
+    fold = read_fold(study_dir)
+    if trial not in fold.trials:
+        got = f"there is no trial '{trial}'{did_you_mean(trial, fold.trials)}"
+        raise UserError(Problem(f"{study_dir}: --trial", got, f"name one of {listed(fold.trials)}"))
+    folder = study_dir / "trials" / trial
+    has_ended = ended_check(study_dir, trial)
+    if not follow or has_ended():
+        yield from written(folder, wanted_ranks(folder, trial, rank), most)
+        return
+
+    def ranks() -> list[int]:
+        return ranks_of(folder) if rank is None else [rank]
+
+    yield from followed(folder, ranks, has_ended, lambda: time.sleep(_LOOK_EVERY_S), most)
+
+
+def ended_check(study_dir: Path, trial: str) -> Callable[[], bool]:
+    """Says, whenever it is asked, whether the trial or the last session has ended. It reads what is new in the journal."""
+    path, read = study_dir / "journal.jsonl", 0
+    trial_ended = session_ended = False
+
+    def has_ended() -> bool:
+        nonlocal read, trial_ended, session_ended
+        with path.open("rb") as file:
+            file.seek(read)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                read += len(line)
+                if b'"ended"' in line or b'"study_ended"' in line or b'"session_started"' in line:
+                    event = decode(line.decode("utf-8", errors="replace"), str(path)).event
+                    trial_ended = trial_ended or (isinstance(event, Ended) and event.trial == trial)
+                    session_ended = isinstance(event, StudyEnded) or (session_ended and not isinstance(event, SessionStarted))
+        return trial_ended or session_ended
+
+    return has_ended
 
 
 def steering_lines(fold: StudyFold, most: int = 5) -> list[str]:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from tune.core import worker_output
+
 _LIVE, _OLD, _NEW = "checkpoint", "checkpoint.old", "checkpoint.tmp"
 _REPORT = "report.json"
-_OUTPUT = re.compile(r"worker-\d+\.log(\.\d+)?")
 _TRIES = 5
 
 
@@ -65,7 +65,7 @@ def lend(workdir: Path, to: Path) -> int | None:
             step = reported(source)[0]
             shutil.copytree(source, to / _LIVE, copy_function=_share)
             for path in workdir.iterdir():
-                if path.name in (_LIVE, _OLD, _NEW) or _OUTPUT.fullmatch(path.name):
+                if path.name in (_LIVE, _OLD, _NEW) or worker_output.parsed(path.name):
                     continue
                 (shutil.copytree if path.is_dir() else shutil.copy2)(path, to / path.name)
             if step_of(workdir) == step == reported(to / _LIVE)[0]:

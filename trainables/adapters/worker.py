@@ -6,17 +6,17 @@ host itself dies, the process leaves at once, in the middle of a step if need be
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import os
-import sys
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from trainables.adapters.attempt import Abandoned, InStep, attempt, free_memory
 from trainables.adapters.order import End, Order
+from trainables.adapters.output import output_in
 from trainables.adapters.reporter import ChannelReporter, Failure
 from tune.core.errors import FailTrial
 from tune.core.ports import Answer, Decision, Question
@@ -54,10 +54,15 @@ def work(config: dict[str, Any]) -> None:
     ray.get(host.join.remote(generation, rank, facts))
     order: Order | None
     while (order := ray.get(host.take.remote(generation, rank))) is not None:
-        with output_in(Path(order.workdir) / f"worker-{rank}.log"):
+        with output_in(Path(order.workdir), rank, _head(order, rank)):
             end = _run(order, _HostChannel(host, generation, rank), rank, world_size, device)
             free_memory()
         ray.get(host.end.remote(generation, rank, end, process.memory_info().rss))
+
+
+def _head(order: Order, rank: int) -> str:
+    """The line that an attempt's output begins with; a trial of several attempts has them one after the other."""
+    return f"== {order.trial}, attempt {order.attempt}, rank {rank}, {time.strftime('%Y-%m-%d %H:%M:%S %z')}"
 
 
 def _run(order: Order, channel: _HostChannel, rank: int, world_size: int, device: str) -> End:
@@ -96,30 +101,6 @@ class _HostChannel:
             case ("fail", reason, detail, in_step):
                 raise (InStep if in_step else FailTrial)(reason, detail)
         raise Abandoned("abandoned", "the trial was let go")
-
-
-@contextlib.contextmanager
-def output_in(path: Path) -> Iterator[None]:
-    """Append what this process and its libraries write to stdout and stderr to a file, if it can be written at all."""
-    try:
-        file = path.open("ab", buffering=0)
-    except OSError:  # storage is full or gone: the trial will meet it at its checkpoint, under its name
-        yield
-        return
-    sys.stdout.flush()
-    sys.stderr.flush()
-    kept = os.dup(1), os.dup(2)
-    os.dup2(file.fileno(), 1)
-    os.dup2(file.fileno(), 2)
-    try:
-        yield
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        for fd, copy in zip((1, 2), kept, strict=True):
-            os.dup2(copy, fd)
-            os.close(copy)
-        file.close()
 
 
 def _leave_with(host: Any) -> None:
