@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.export.written_study import Past, resolved, write_study
+from trainables.catalog import CATALOG
 from tune.core.errors import UserError
 from tune.core.fold import StudyFold
 from tune.core.journal import decode_all
@@ -84,3 +85,12 @@ def test_a_folder_that_exists_is_never_written_into(study: Path, tmp_path: Path)
     [problem] = caught.value.problems
     assert (problem.where, problem.got) == (str(tmp_path / "mine"), "it exists already") and "--out" in problem.fix
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
+
+
+def test_a_kind_that_can_be_exported_can_be_asked_and_both_are_named_in_files_that_exist() -> None:
+    root = Path(__file__).resolve().parents[2]
+    for kind, entry in CATALOG.items():
+        assert (entry.export is None) == (entry.predict is None), kind
+        for reference in filter(None, (entry.export, entry.predict)):
+            module, _, name = reference.partition(":")
+            assert f"def {name}(" in (root / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8"), reference

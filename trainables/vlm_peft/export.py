@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,7 @@ def opened(folder: Path, spec: VlmPeftSpec, whole: bool, device: str) -> tuple[A
     """(model in eval mode on a device, the model spec whose files it comes from)."""
     from trainables.peft_methods.save import load_adapter
 
+    _quiet_unless_watched()
     local = folder if whole else folder / BASE if spec.model.tiny_family else None
     source = spec.model if local is None else spec.model.model_copy(update={"name": str(local), "processor": None})
     module = load_model(source, device)
@@ -123,6 +125,7 @@ def _write_whole(spec: VlmPeftSpec, home: Path, folder: Path) -> None:
     from trainables.peft_methods.build import Adapted
     from trainables.peft_methods.save import load_adapter, merged
 
+    _quiet_unless_watched()
     base = load_model(spec.model)
     anatomy, n_base = anatomy_of(base, None), sum(parameter.numel() for parameter in base.parameters())
     try:
@@ -132,6 +135,17 @@ def _write_whole(spec: VlmPeftSpec, home: Path, folder: Path) -> None:
     for parameter in model.parameters():
         parameter.data = parameter.data.to(DTYPE[spec.engine.precision])
     model.save_pretrained(folder)
+
+
+def _quiet_unless_watched() -> None:
+    """Bars of loading and writing are for a terminal: elsewhere they stand between the lines of answers."""
+    from trainables.torchvision_ops import ensure_torchvision_ops
+
+    ensure_torchvision_ops()
+    from transformers.utils import logging
+
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
 
 
 def _form(spec: VlmPeftSpec, folder: Path, whole: bool, merged: bool) -> str:
