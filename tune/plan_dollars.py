@@ -54,7 +54,7 @@ def study_words(found: Mapping[str, Any], budget_usd: float | None) -> str:
     if budget_usd is None:
         return span(study)
     if study["high"] <= budget_usd:
-        return f"{span(study)}; budget.usd = {budget_usd:g} covers all of it"
+        return f"{span(study)}; budget.usd = {budget_usd:g} covers that"
     n_sure = int(budget_usd // trial["high"])
     return f"{span(study)}; budget.usd = {budget_usd:g} is sure to cover {n_sure} whole trial(s): no phase is begun that would pass it"
 

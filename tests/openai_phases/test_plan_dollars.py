@@ -36,7 +36,7 @@ def test_the_published_study_s_dollars_are_the_golden_ones(planned: dict[str, An
     text = plan_text(planned)
     part = text[text.index("  dollars  ") : text.index("\n  missing")]
     assert part + "\n" == GOLDEN.read_text()
-    assert "  cost         $88.15 to $329.01; budget.usd = 400 covers all of it" in text
+    assert "  cost         $88.15 to $329.01; budget.usd = 400 covers that" in text
 
 
 def test_the_published_study_s_dollars_are_those_of_the_formula_by_hand(planned: dict[str, Any]) -> None:

@@ -125,7 +125,9 @@ def _epochs(spec: TimmCnnSpec, task: Task, lesson: _Lesson, course: Course, engi
         train_seconds = time.perf_counter() - started
         engine.sync_buffers()
         engine.module.eval()
+        judged = time.perf_counter()
         values = evaluate(engine.forward, lesson.images, task.split["val"], reporter).metrics("val")
+        each_s = (time.perf_counter() - judged) / max(1, len(task.split["val"]))
         _finite(values["val/loss"], "val/loss", epoch)
         progress = after_epoch(course.within, values, own)
         if progress.best_epoch == course.within.epochs_done:
@@ -139,6 +141,7 @@ def _epochs(spec: TimmCnnSpec, task: Task, lesson: _Lesson, course: Course, engi
             "learning_rate": spec.optim.lr * factor,
             "seconds": seconds,
             "images_per_second": n_images / train_seconds,
+            "val/seconds_per_prediction": each_s,
             "peak_memory_bytes": float(engine.peak_memory_bytes()),
         }
         ends = is_over(progress, own)

@@ -234,6 +234,7 @@ METRICS = MetricSet(
         Metric("learning_rate", "1", "min", "learning rate of the body in this epoch"),
         Metric("seconds", "seconds", "min", "wall time of the step (an epoch or a phase) with its validation"),
         Metric("images_per_second", "images/s", "max", "training images a second, validation left out"),
+        Metric("val/seconds_per_prediction", "seconds", "min", "wall time of the validation / its images, over all workers"),
         Metric("peak_memory_bytes", "bytes", "min", "GPU memory at its peak, or the process's resident peak on a CPU"),
         *_scores("test", step_wise=False),
         Metric("test/accuracy_standard_error", "share", "min", "sqrt(p (1 - p) / n)", step_wise=False),
