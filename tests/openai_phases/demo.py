@@ -1,8 +1,9 @@
 """`make demo-openai`: the published study's shape against the local server, with faults and a killed driver, and what came of it.
 
-    python -m tests.openai_phases.demo [--storage DIR]
+    python -m tests.openai_phases.demo [--storage DIR] [--study FILE]
 
-Accuracies are the server's formula; no model is measured. Exits with 1 if a phase was paid twice or the books differ from the bill.
+Accuracies of hosted models are the server's formula; no such model is measured. Exits with 1 if a phase was paid twice or the books
+differ from the bill. Another study may be given, such as configs/studies/comparison.yaml, whose networks are measured.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ from typing import Any
 from trainables.data.sources import open_table
 from trainables.data.spec import DataSpec
 from trainables.openai_phases.jsonl import resized_jpeg
+from tune.core.fold import StudyFold
+from tune.core.journal import Charged, decode_all
 from tune.load import load_study
+from tune.summary import point_text
 
 STUDY = Path("configs/studies/openai_local.yaml")
 KEY_ENV, KEY = "PHASETUNE_LOCAL_KEY", "sk-local-demo-0123456789"
@@ -51,27 +55,30 @@ PUBLISHED = {
 def main() -> int:
     parser = argparse.ArgumentParser("python -m tests.openai_phases.demo")
     parser.add_argument("--storage", type=Path, default=Path("studies"))
+    parser.add_argument("--study", type=Path, default=STUDY)
     args = parser.parse_args()
     begun = time.monotonic()
     os.environ[KEY_ENV] = KEY
     with tempfile.TemporaryDirectory() as folder:
-        server, root, base_url = _serve(Path(folder))
+        server, root, base_url = _serve(Path(folder), args.study)
         try:
-            study_dir = _run(args.storage, base_url, root)
+            study_dir = _run(args.study, args.storage, base_url, root)
             bill, state = _control(root, "bill"), _control(root, "state")
         finally:
             server.terminate()
             server.wait()
-    _print_phases(study_dir)
+    fold = StudyFold.of(decode_all((study_dir / "journal.jsonl").read_text().splitlines()))
+    _print_phases(study_dir, fold)
+    _print_front(fold)
     right = _compare(study_dir, bill, state)
     _phasetune(["report", str(study_dir)])
     print(f"{time.monotonic() - begun:.0f} s in all")
     return 0 if right else 1
 
 
-def _serve(folder: Path) -> tuple[subprocess.Popen[str], str, str]:
+def _serve(folder: Path, study: Path) -> tuple[subprocess.Popen[str], str, str]:
     truth, faults = folder / "truth.jsonl", folder / "faults.json"
-    data: DataSpec = load_study(STUDY).spec.trainable_spec.data
+    data: DataSpec = load_study(study).spec.trainable_spec.data
     table = open_table(data)
     with truth.open("w") as file:
         for row in range(len(table.ids)):
@@ -90,11 +97,12 @@ def _serve(folder: Path) -> tuple[subprocess.Popen[str], str, str]:
     return server, told["control"], told["base_url"]
 
 
-def _run(storage: Path, base_url: str, root: str) -> Path:
+def _run(study: Path, storage: Path, base_url: str, root: str) -> Path:
     """The study, whose driver is killed once `KILL_AFTER_JOBS` jobs were made, and then resumed. Returns its directory."""
     before = set(storage.glob("*")) if storage.exists() else set()
-    sets = ["--set", f"trainable.profile.base_url={base_url}"]
-    driver = subprocess.Popen([sys.executable, "-m", "tune", "run", str(STUDY), "--foreground", "--storage", str(storage), *sets])
+    where = "model.hosted." if load_study(study).spec.kind == "comparison" else ""
+    sets = ["--set", f"trainable.{where}profile.base_url={base_url}"]
+    driver = subprocess.Popen([sys.executable, "-m", "tune", "run", str(study), "--foreground", "--storage", str(storage), *sets])
     while driver.poll() is None and len(_control(root, "state")["jobs"]) < KILL_AFTER_JOBS:
         time.sleep(0.2)
     if driver.poll() is None:
@@ -114,31 +122,48 @@ def _phasetune(words: Sequence[str]) -> None:
         raise SystemExit(code)
 
 
-def _print_phases(study_dir: Path) -> None:
-    print("\nminutes: of this machine, and of the service by its own clock, which runs 600 times faster than real")
-    print("phases: accuracy by the local server's formula, no measurement of any model; beside it the published test accuracy")
-    head = "px   phase  rows  test acc  precision  recall     F1   val acc  train loss  val loss  dollars  minutes  at service  published"
-    print(head)
+def _print_phases(study_dir: Path, fold: StudyFold) -> None:
+    """One row a phase of every trial; what a trial has not is a dash."""
+    print("\nEach phase of each trial. Scores of hosted models come from the local server's formula and measure no model;")
+    print("`published` is the paper's test accuracy. Minutes are of this machine, `at service` by the server's clock, 600 times faster.")
+    head = "trial  phase   px  rows  test acc  precision  recall     F1  val acc  train loss  val loss   dollars"
+    print(f"{head}  minutes  at service  published")
     for path in sorted(study_dir.glob("trials/*/phases.json")):
+        trial = fold.trials[path.parent.name]
+        print(f"{trial.trial}: {point_text(trial.point)}")
+        before = 0.0
         for row in json.loads(path.read_text()):
-            m, px = row["metrics"], row["resolution"]
-            losses = "".join(
-                f"{m[name]:>{width}.3f}" if name in m else "-".rjust(width) for name, width in (("train/loss", 12), ("val/loss", 10))
-            )
-            print(
-                f"{px:<4} {row['phase']:>5} {row['rows']:>5} {m['test/accuracy']:>9.3f} {m['test/precision_weighted']:>10.3f}"
-                f" {m['test/recall_weighted']:>7.3f} {m['test/f1_weighted']:>6.3f} {m['val/accuracy']:>9.3f}{losses}"
-                f" {m['usd']:>8.3f} {row['minutes']:>8.2f} {row['service_minutes'] or 0:>11.2f} {PUBLISHED[px][row['phase']]:>10.4f}"
-            )
+            m, px, hosted = row["metrics"], row["resolution"], "service_minutes" in row
+            ends = {k: v for _, metrics in trial.curve if metrics.get("phase") == row["phase"] for k, v in metrics.items()}
+            so_far = ends.get("usd", before)
+            usd, before = m.get("usd", so_far - before), so_far
+            published = PUBLISHED.get(px) if hosted else None
+            cells = (
+                (row["phase"], 12, "d"), (px, 5, "d"), (row["rows"], 6, "d"), (m.get("test/accuracy"), 10, ".3f"),
+                (m.get("test/precision_weighted"), 11, ".3f"), (m.get("test/recall_weighted"), 8, ".3f"),
+                (m.get("test/f1_weighted"), 7, ".3f"), (m["val/accuracy"], 9, ".3f"), (m.get("train/loss"), 12, ".3f"),
+                (m.get("val/loss"), 10, ".3f"), (usd, 10, ".4f"), (row["seconds"] / 60, 9, ".2f"),
+                (row.get("service_minutes"), 12, ".2f"), (published[row["phase"]] if published else None, 11, ".4f"),
+            )  # fmt: skip
+            print("".join("-".rjust(width) if value is None else f"{value:>{width}{form}}" for value, width, form in cells))
+
+
+def _print_front(fold: StudyFold) -> None:
+    assert fold.goal is not None
+    aims = ", ".join(f"{objective.name} {objective.mode}" for objective in fold.goal.objectives)
+    print(f"\nPareto front, trials that no other beats in everything ({aims}):")
+    for trial in fold.front:
+        values = "  ".join(f"{o.name} {v:.4f}" for o, v in zip(fold.goal.objectives, trial.values, strict=True))
+        print(f"  {trial.trial}  {values}  {point_text(trial.point)}")
 
 
 def _compare(study_dir: Path, bill: dict[str, Any], state: dict[str, Any]) -> bool:
     """What was paid against what was to be paid."""
     phases = [row for path in study_dir.glob("trials/*/phases.json") for row in json.loads(path.read_text())]
-    trained = [row["job"] for row in phases if row["phase"]]
+    trained = [row["job"] for row in phases if "job" in row]
     made = [job["id"] for job in state["jobs"]]
-    events = [json.loads(line) for line in (study_dir / "journal.jsonl").read_text().splitlines()]
-    booked = sum(event["usd"] for event in (entry.get("event", entry) for entry in events) if event.get("type") == "charged")
+    entries = decode_all((study_dir / "journal.jsonl").read_text().splitlines())
+    booked = sum(entry.event.usd for entry in entries if isinstance(entry.event, Charged) and entry.event.what != "device")
     chats = [charge["usd"] for charge in bill["charges"] if charge["what"] == "chat"]
     print(f"\njobs: {len(made)} made, {len(trained)} phases trained, {len(made) - len(set(trained))} duplicates")
     print(f"dollars: server billed {bill['total_usd']:.6f}, ledger has {booked:.6f} ({len(chats)} answers)")

@@ -106,3 +106,10 @@ def test_a_file_that_is_no_price_file_is_refused(tmp_path: Path, text: str, said
 def test_a_file_that_is_not_there_is_a_users_mistake(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be read"):
         prices_of(ProfileSpec(price_file=str(tmp_path / "none.yaml")))
+
+
+@pytest.mark.parametrize("model", ["gpt-4o-2024-08-06", "gpt-4.1-2025-04-14"])
+def test_foundry_s_prices_of_tokens_are_one_s_own_to_fill_in(model: str) -> None:
+    with pytest.raises(UserError) as caught:
+        prices_of(ProfileSpec(prices="azure_foundry")).training(model)
+    assert f"tables.azure_foundry.models.{model}.training\n    got: null\n    fix: fill in the price of training" in str(caught.value)

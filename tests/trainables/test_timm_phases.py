@@ -55,7 +55,9 @@ def table(run: FakeReporter) -> list[dict[str, Any]]:
 
 
 def untimed(values: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in values.items() if not k.endswith(("seconds", "images_per_second", "peak_memory_bytes"))}
+    return {
+        k: v for k, v in values.items() if not k.endswith(("seconds", "images_per_second", "seconds_per_prediction", "peak_memory_bytes"))
+    }
 
 
 def test_steps_go_on_over_phases_and_the_last_of_each_carries_its_result(pictures: Path, tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def reporter(folder: Path, **more: int) -> FakeReporter:
 
 
 def untimed(run: FakeReporter) -> list[tuple[int, dict[str, float]]]:
-    measured = ("seconds", "images_per_second", "peak_memory_bytes")
+    measured = ("seconds", "images_per_second", "val/seconds_per_prediction", "peak_memory_bytes")
     return [(step, {name: value for name, value in values.items() if name not in measured}) for step, values in run.reports]
 
 

@@ -13,6 +13,8 @@ from tune.core import permits
 from tune.core.ports import Answer, Await, Question, Use
 
 PIECE_S = 30.0  # of a wait for a turn, after which the study is asked again: turns fall free
+BRIEF_S = 5.0  # a shorter wait between two tries is nobody's concern
+_IN_QUEUE = ("validating_files", "validating", "queued", "paused", "unknown")  # looked at every few seconds, for long
 _AT_WORK = ("running", "cancelling", "model_loading", "in_progress", "finalizing")  # waits that are no queue
 
 
@@ -41,7 +43,10 @@ class Patience:
         if wait.reason in _AT_WORK:
             self.over()
             return
-        self.waited_s += wait.until - self._time.now()
+        seconds = wait.until - self._time.now()
+        self.waited_s += seconds
+        if seconds < BRIEF_S and wait.reason not in _IN_QUEUE:
+            return
         what, why = f"{self._service}: {wait.reason}", wait.detail or wait.key
         if self._told != what + why:
             self._told = what + why
