@@ -64,13 +64,14 @@ class Supervisor:
             job = self._job
             self._jobs.start(Job(self._now, job.entrypoint, job.runtime_env, job.metadata, job.cpus, job.resources))
             self._say(f"[supervisor] driver {attempt} of at most {self._attempts}: {self._now}\n")
-            state = self._jobs.hear(self._now, self._say)
+            heard = _Heard(self._say)
+            state = self._jobs.hear(self._now, heard)
             fate = self._fate(state)
+            if fate.code not in (0, _INTERRUPTED):
+                last_words = "" if heard.anything or not state.message else f"{state.message}\n"
+                self._say(f"{last_words}[supervisor] {fate.why}\n")
             if fate.code is not None:
-                if fate.code not in (0, _INTERRUPTED):
-                    self._say(f"[supervisor] {fate.why}\n")
                 return fate.code
-            self._say(f"[supervisor] {fate.why}\n")
             self._pause(_PAUSE_S)
         self._say(f"[supervisor] {self._attempts} drivers were lost; go on with: phasetune submit --resume DIR\n")
         return _INTERRUPTED
@@ -103,6 +104,17 @@ class Supervisor:
                     return True
             self._pause(1.0)
         return False
+
+
+class _Heard:
+    """Passes on what a driver prints, and knows whether it printed anything."""
+
+    def __init__(self, say: Say):
+        self._say, self.anything = say, False
+
+    def __call__(self, text: str) -> None:
+        self.anything = True
+        self._say(text)
 
 
 def sent_with_this_job(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:

@@ -1,0 +1,139 @@
+"""A Ray cluster of several nodes on this machine, each with processes of its own that can be killed: head, workers, dashboard, token.
+
+Nothing is shared with another Ray here: own ports, own folder, own token. Only processes that were started here are ever killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import psutil
+
+ROOT = Path(__file__).resolve().parents[2]
+Found = TypeVar("Found")
+
+
+class Machines:
+    """A head without CPUs and a worker node for each entry of `workers` (its CPUs); a context manager."""
+
+    def __init__(self, workers: Sequence[int], resources: str = "{}"):
+        self.folder = Path(tempfile.mkdtemp(prefix="pt-", dir="/tmp"))  # socket paths must be short
+        self.token = secrets.token_hex(32)
+        self._workers, self._resources = workers, resources
+        self._port, self._dashboard_port = _free_ports(2)
+        self.url = f"http://127.0.0.1:{self._dashboard_port}"
+        self._processes: list[psutil.Process] = []
+        self._nodes: list[psutil.Process] = []
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """For whoever talks to this cluster; `python` and `ray` are this test's own."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "PHASETUNE_"))}
+        path = f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', '')}"
+        return kept | {"PATH": path, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token, "RAY_USAGE_STATS_ENABLED": "0"}
+
+    def __enter__(self) -> Machines:
+        try:
+            dashboard = ["--dashboard-host", "127.0.0.1", "--dashboard-port", str(self._dashboard_port)]
+            self._start("head", ["--head", "--port", str(self._port), *dashboard, "--num-cpus", "0"])
+            until(self._dashboard_answers, "the dashboard answers", 60)
+            for i, cpus in enumerate(self._workers):
+                where = ["--address", f"127.0.0.1:{self._port}", "--num-cpus", str(cpus), "--resources", self._resources]
+                self._nodes.append(self._start(f"node{i}", where))
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in reversed(self._processes):
+            kill_tree(process)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def run(self, *words: str, environment: Mapping[str, str] | None = None, timeout_s: float = 30) -> subprocess.CompletedProcess[str]:
+        """`python -m tune ...` on this machine, in the checkout."""
+        command = [sys.executable, "-m", "tune", *words]
+        given = self.environment if environment is None else dict(environment)
+        return subprocess.run(command, cwd=ROOT, env=given, capture_output=True, text=True, timeout=timeout_s, check=False)
+
+    def kill_the_node_with(self, process: psutil.Process) -> int:
+        """Kill the worker node of which `process` is a part, all of it, as a lost machine. Returns its number."""
+        above = {parent.pid for parent in process.parents()}
+        [i] = [i for i, node in enumerate(self._nodes) if node.pid in above]
+        kill_tree(self._nodes[i])
+        return i
+
+    def processes(self, *words: str) -> list[psutil.Process]:
+        """Those of the worker nodes whose command line holds all of `words`."""
+        found = []
+        for node in self._nodes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                for child in node.children(recursive=True):
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        line = child.cmdline()
+                        if all(word in line for word in words):
+                            found.append(child)
+        return found
+
+    def _start(self, name: str, words: list[str]) -> psutil.Process:
+        ray = str(Path(sys.executable).parent / "ray")
+        agent = ["--dashboard-agent-listen-port", str(_free_ports(1)[0])]  # by default all nodes of a machine would share one
+        disk = ["--temp-dir", str(self.folder / name)]  # nor do machines unpack an archive into the same folder at the same time
+        command = [ray, "start", "--block", "--disable-usage-stats", *agent, *disk, *words]
+        with (self.folder / f"{name}.log").open("w") as log:
+            started = subprocess.Popen(command, env=self.environment, cwd=self.folder, stdout=log, stderr=log, start_new_session=True)
+        self._processes.append(psutil.Process(started.pid))
+        return self._processes[-1]
+
+    def _dashboard_answers(self) -> bool:
+        try:
+            urllib.request.urlopen(f"{self.url}/api/version", timeout=2).close()
+        except urllib.error.HTTPError:
+            return True  # it asks for the token
+        except OSError:
+            return False
+        return True
+
+
+def until(look: Callable[[], Found], what: str, timeout_s: float) -> Found:
+    """What `look` finds once it finds something."""
+    end = time.monotonic() + timeout_s
+    while not (found := look()):
+        if time.monotonic() > end:
+            raise AssertionError(f"not within {timeout_s:g} s: {what}")
+        time.sleep(0.1)
+    return found
+
+
+def kill_tree(process: psutil.Process) -> None:
+    """SIGKILL to a process and everything below it."""
+    tree = []
+    with contextlib.suppress(psutil.NoSuchProcess):
+        tree = [process, *process.children(recursive=True)]
+    for one in tree:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            one.kill()
+    psutil.wait_procs(tree, timeout=5)
+
+
+def _free_ports(n: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(n)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
