@@ -28,11 +28,11 @@ from tune.core.study_rules import trial_length
 from tune.load import LoadedStudy
 from tune.plan_dollars import dollars, study_words
 from tune.plan_dollars import lines as dollar_lines
+from tune.plan_points import point_lines
 from tune.summary import clock
 
 MOST_CORNERS = 32
 MOST_MISSING = 8  # in the text
-_GIB = 2**30
 
 
 def plan(loaded: LoadedStudy, nodes: Sequence[NodeFree] | None, catalog: Mapping[str, Entry] = CATALOG) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def plan_text(planned: Mapping[str, Any]) -> str:
         f"  wall time    {_time(total['wall_seconds'])}",
         f"  cost         {_cost(planned)}",
     ]
-    lines += _point_lines(planned["points"])
+    lines += point_lines(planned["points"])
     if planned["dollars"] is not None:
         lines += dollar_lines(planned["dollars"])
     if planned["data"]:
@@ -93,23 +93,6 @@ def plan_text(planned: Mapping[str, Any]) -> str:
     if not planned["missing"]:
         lines.append("  missing      nothing")
     return "\n".join(lines)
-
-
-def _point_lines(points: Sequence[Mapping[str, Any]]) -> list[str]:
-    if all(point[name] is None for point in points for name in Estimate.__dataclass_fields__):
-        return ["  one trial    no estimate of parameters, memory, time or cost (see missing, or this kind gives none)"]
-    lines = ["  one trial    parameters trained / all          tensors      whole trial  cost"]
-    for point in points:
-        trained, all_of_them = point["trainable_parameters"], point["total_parameters"]
-        share = "" if point["trainable_share"] is None else f" ({point['trainable_share']:.2%})"
-        counts = "-" if trained is None or all_of_them is None else f"{trained:,} / {all_of_them:,}{share}"
-        memory = "-" if point["peak_memory_bytes"] is None else f"{point['peak_memory_bytes'] / _GIB:.2f} GiB"
-        cost = "-" if point["usd"] is None else f"${point['usd']:.2f}"
-        seconds = "-" if point["seconds"] is None else clock(point["seconds"])
-        where = " ".join(f"{key}={value}" for key, value in point["point"].items())
-        where += "".join(f"  breaks the limit on {name} by {amount:.0%}" for name, amount in point["breaks"].items())
-        lines.append(f"    {point['role']:<9}  {counts:<32}  {memory:<11}  {seconds:<11}  {cost:<7}  {where}".rstrip())
-    return lines
 
 
 # -- points and their estimates -----------------------------------------------------------------------------------------------

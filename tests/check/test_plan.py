@@ -116,3 +116,13 @@ def test_a_cluster_that_was_not_asked_and_a_kind_without_estimate_leave_nulls(tm
     text = plan_text(planned)
     assert "one trial    no estimate of parameters, memory, time or cost (see missing, or this kind gives none)" in text
     assert "concurrency  not known: the cluster was not asked" in text
+
+
+def test_a_person_reads_points_of_equal_needs_once_with_the_settings_that_tell_them_apart(
+    tmp_path: Path, catalog: dict[str, Entry]
+) -> None:
+    planned = plan(load_text(tmp_path, STUDY), NODES, catalog)
+    text = plan_text(planned)
+    table = [line for line in text.splitlines() if " MiB" in line or " GiB" in line]
+    assert len({line.split("$")[0][13:] for line in table[1:]}) == len(table) - 1 < len(planned["points"]) - 1
+    assert "optim.lr" not in text and "peft.lora.r=128" in text
