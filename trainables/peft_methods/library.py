@@ -3,9 +3,13 @@
 Everything of ours that needs peft takes it from here. Importing costs seconds.
 """
 
+import warnings
+
 from trainables.torchvision_ops import ensure_torchvision_ops
 
 ensure_torchvision_ops()
+# peft 0.21 asks transformers 5 for a property under its old name; nobody who runs a study can do anything about it
+warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
 
 import peft as peft  # noqa: E402
 from peft import PeftModel as PeftModel  # noqa: E402
