@@ -191,14 +191,14 @@ class _Said:
 def reach(address: str, any_version: bool = False) -> Jobs:
     """The job server of the dashboard at `address` (http://HOST:PORT), seen to answer, to take our token and to be the Ray we have."""
     url = _url(address)
-    auth.set_environment(auth.for_running_cluster())
+    mode = auth.for_running_cluster()
     _knock(url)
     theirs = _version(url)
     if theirs != ray.__version__ and not any_version:
         got = f"the cluster runs Ray {theirs}, this is Ray {ray.__version__}"
         fix = f"use an image with ray=={ray.__version__} (cluster/manifests), or `pip install ray=={theirs}` here; --any-versions goes on"
         raise UserError(Problem(f"--address {url}", got, fix))
-    auth.set_environment(dict.fromkeys(_OVERRIDES))
+    auth.set_environment(mode | dict.fromkeys(_OVERRIDES))
     return Jobs(url, _client(url))
 
 

@@ -17,18 +17,25 @@ _NAMES = (
 )  # fmt: skip
 _INNOCENT = (".env.example", ".env.sample", ".env.template", "*.pub")
 _SCANNED_BYTES = 2 * 2**20
+_BINARY_WITHIN = 8192  # a file with a zero byte this early is no text; it is searched for whole words only
+# sort -> what every one of them contains, so that most files need no search, and its form
 _FORMS = {
-    "a private key": r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY(?: BLOCK)?-----",
-    "an OpenAI or Anthropic key": r"\bsk-(?:proj-|svcacct-|ant-)?[A-Za-z0-9_-]{32,}",
-    "an AWS access key": r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b",
-    "a GitHub token": r"\b(?:gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{50,})",
-    "a GitLab token": r"\bglpat-[A-Za-z0-9_-]{20,}",
-    "a Hugging Face token": r"\bhf_[A-Za-z0-9]{30,}\b",
-    "a Slack token": r"\bxox[abprs]-[A-Za-z0-9-]{20,}",
-    "a Google API key": r"\bAIza[0-9A-Za-z_-]{35}",
-    "a Weights & Biases or Ray token": r"\b(?:WANDB_API_KEY|wandb_api_key|RAY_AUTH_TOKEN|ray_auth_token)\s*[:=]\s*[\"']?[0-9a-f]{32,}",
+    "a private key": (("PRIVATE KEY",), r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY(?: BLOCK)?-----"),
+    "an OpenAI or Anthropic key": (("sk-",), r"\bsk-(?:proj-|svcacct-|ant-)?[A-Za-z0-9_-]{32,}"),
+    "an AWS access key": (("AKIA", "ASIA"), r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b"),
+    "a GitHub token": (
+        ("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_"),
+        r"\b(?:gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{50,})",
+    ),
+    "a GitLab token": (("glpat-",), r"\bglpat-[A-Za-z0-9_-]{20,}"),
+    "a Hugging Face token": (("hf_",), r"\bhf_[A-Za-z0-9]{30,}\b"),
+    "a Slack token": (("xox",), r"\bxox[abprs]-[A-Za-z0-9-]{20,}"),
+    "a Google API key": (("AIza",), r"\bAIza[0-9A-Za-z_-]{35}"),
+    "a token of Ray or Weights & Biases": (
+        ("RAY_AUTH_TOKEN", "WANDB_API_KEY"),
+        r"\b(?:RAY_AUTH_TOKEN|WANDB_API_KEY)[\"']?\s*[:=]\s*[\"']?[0-9a-f]{32,}",
+    ),
 }
-_FORM = re.compile("|".join(f"(?P<f{i}>{form})" for i, form in enumerate(_FORMS.values())))
 
 
 def secret_in_name(path: PurePosixPath) -> str | None:
@@ -51,10 +58,12 @@ def secret_in_text(file: Path, hidden: tuple[str, ...] = ()) -> str | None:
     for word in hidden:
         if len(word) >= 8 and (at := text.find(word)) >= 0:
             return f"a value that is secret here, in line {_line(text, at)}"
-    match = _FORM.search(text)
-    if match is None or match.lastgroup is None:
+    if "\0" in text[:_BINARY_WITHIN]:
         return None
-    return f"{list(_FORMS)[int(match.lastgroup[1:])]}, in line {_line(text, match.start())}"
+    for sort, (markers, form) in _FORMS.items():
+        if any(marker in text for marker in markers) and (match := re.search(form, text)):
+            return f"{sort}, in line {_line(text, match.start())}"
+    return None
 
 
 def _line(text: str, at: int) -> int:

@@ -23,6 +23,8 @@ from typing import TypeVar
 import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
+# A dead node is noticed within two seconds instead of Ray's twenty.
+QUICK = {"RAY_health_check_initial_delay_ms": "0", "RAY_health_check_period_ms": "500", "RAY_health_check_failure_threshold": "3"}
 Found = TypeVar("Found")
 
 
@@ -94,7 +96,9 @@ class Machines:
         disk = ["--temp-dir", str(self.folder / name)]  # nor do machines unpack an archive into the same folder at the same time
         command = [ray, "start", "--block", "--disable-usage-stats", *agent, *disk, *words]
         with (self.folder / f"{name}.log").open("w") as log:
-            started = subprocess.Popen(command, env=self.environment, cwd=self.folder, stdout=log, stderr=log, start_new_session=True)
+            started = subprocess.Popen(
+                command, env=self.environment | QUICK, cwd=self.folder, stdout=log, stderr=log, start_new_session=True
+            )
         self._processes.append(psutil.Process(started.pid))
         return self._processes[-1]
 
