@@ -32,6 +32,7 @@ class Section(Protocol):
 
     name: str
     stages: tuple[Stage, ...]
+    at: int  # where it was cut, 0 before
 
     def run(self, batch: Batch, end: int | None = None) -> dict[str, Tensor]:
         """What the stages before `end` (None: all) give, under names of its own; after `cut`, from what they gave before."""
@@ -44,10 +45,14 @@ class Section(Protocol):
 
 @dataclass(frozen=True)
 class Chain:
-    """The sections of a model. `joint` computes on the batch together with what all `streams` gave."""
+    """The sections of a model. `joint` computes on the batch together with what all `streams` gave.
+
+    joint_reads: names of the raw inputs that `joint` looks at besides, such as text.
+    """
 
     streams: tuple[Section, ...]
     joint: Section | None = None
+    joint_reads: tuple[str, ...] = ()
 
     @property
     def sections(self) -> tuple[Section, ...]:
@@ -56,7 +61,7 @@ class Chain:
     def run(self, batch: Batch) -> dict[str, Tensor]:
         """Everything, from wherever each section was cut: what the last sections give."""
         given: dict[str, Tensor] = {}
-        for section in self.streams:
+        for section in () if self.joint is not None and self.joint.at else self.streams:
             given |= section.run(batch)
         return given if self.joint is None else self.joint.run({**batch, **given})
 
@@ -77,12 +82,10 @@ class Chain:
         return found
 
     def cut(self, places: Mapping[str, int]) -> None:
-        """Cut each section at its place; before a place in `joint` the streams go as a whole."""
-        in_joint = self.joint is not None and places.get(self.joint.name, 0) > 0
+        """Cut each section at its place; where `joint` is cut, the streams are not run any more."""
         for section in self.sections:
-            place = len(section.stages) if in_joint and section is not self.joint else places.get(section.name, 0)
-            if place:
-                section.cut(place)
+            if places.get(section.name):
+                section.cut(places[section.name])
 
 
 def parts_of(stages: tuple[Stage, ...]) -> Iterator[nn.Module | nn.Parameter]:

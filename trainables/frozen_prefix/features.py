@@ -108,7 +108,7 @@ def keep(
     in_joint = chain.joint is not None and chain.joint.name in places
     entries: dict[str, Entry] = {}
     for name, place in places.items():
-        readers = tuple(section.name for section in chain.streams) if in_joint else (name,)
+        readers = (*(section.name for section in chain.streams), *chain.joint_reads) if in_joint else (name,)
 
         def computed(
             rows: NDArray[np.int64], name: str = name, place: int = place, readers: Collection[str] = readers

@@ -61,12 +61,17 @@ def saving(spec: VlmClassifierSpec) -> Saving:
         "pixels": torch.zeros(1, 3, side, side, device="meta"),
         "ids": torch.zeros(1, tokens, dtype=torch.long, device="meta"),
     }
-    with torch.no_grad(), FlopCounterMode(display=False) as all_of_it:
-        chain.run(batch)
-    with torch.no_grad(), FlopCounterMode(display=False) as before:
+    module.requires_grad_(False)  # the frontier is known; torch's counter would look for gradients
+    with torch.no_grad():
+        with FlopCounterMode(display=False) as counted:
+            chain.run(batch)
+        total = counted.get_total_flops()
         kept = chain.run_to(batch, frontier.places)
+        chain.cut(frontier.places)
+        with FlopCounterMode(display=False) as counted:
+            chain.run({**batch, **kept})
     size = sum(value.numel() * (4 if spec.engine.precision == "fp32" else 2) for value in kept.values())
-    return Saving(frontier, min(before.get_total_flops(), all_of_it.get_total_flops()), all_of_it.get_total_flops(), size)
+    return Saving(frontier, total - counted.get_total_flops(), total, size)
 
 
 def n_classes(spec: VlmClassifierSpec) -> int:

@@ -25,6 +25,7 @@ from trainables.frozen_prefix.store import Store
 from trainables.kept import BEST
 from trainables.vlm_classifier.build import adapters, last_sections
 from trainables.vlm_classifier.encoder import Encoder, open_encoder
+from trainables.vlm_classifier.encoder_specs import TINY
 from trainables.vlm_classifier.head import Classifier, Head
 from trainables.vlm_classifier.spec import VlmClassifierSpec
 from trainables.vlm_classifier.task import Batches, Task
@@ -46,6 +47,7 @@ from tune.exporting.predict import Export
 image = Image.open("picture.jpg").convert("RGB")
 print(Export(Path("EXPORT")).answer([Query(image, {words})])[0])"""
 _APACHE = {"lite0_package": "Apache-2.0", MINILM: "Apache-2.0"}
+_NAMED = (TINY, MINILM, "hub", "torchvision", "lite0_package", "none")  # weights that are no path
 _RANDOM = "none: there were no weights to begin with"
 _UNKNOWN = "not known to Phasetune: look at where they came from"
 
@@ -72,7 +74,7 @@ def export(order: ExportOrder) -> Exported:
     return Exported(
         task="labels",
         text=_text_use(spec),
-        about={"spec": spec.model_dump(mode="json"), "classes": list(classes)},
+        about={"spec": spec.model_dump(mode="json") | {"encoder": _placed(spec.encoder.model_dump(mode="json"))}, "classes": list(classes)},
         max_pixels=spec.data.max_pixels,
         facts={
             "encoder": "; ".join(f"{name}: {words}" for name, (words, _) in said.items()),
@@ -182,6 +184,19 @@ def _licence(given: str, folder: Path | None) -> str:
     card = folder / "README.md"
     found = re.search(r"^license:\s*(\S+)", card.read_text(encoding="utf-8", errors="replace")[:4000], re.M) if card.is_file() else None
     return f"{found[1]} (as their card says)" if found else _UNKNOWN
+
+
+def _placed(encoder: Mapping[str, Any]) -> dict[str, Any]:
+    """Files and folders of weights by their full path: an export is asked from anywhere."""
+
+    def full(key: str, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return _placed(value)
+        if key != "weights" or value in _NAMED or value.startswith("hf:"):
+            return value
+        return str(Path(value).expanduser().resolve())
+
+    return {key: full(key, value) for key, value in encoder.items()}
 
 
 def _task(queries: Sequence[Query], classes: tuple[str, ...], spec: VlmClassifierSpec) -> Task:

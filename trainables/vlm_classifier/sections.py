@@ -20,13 +20,13 @@ class Whole:
     def __init__(self, name: str, parts: tuple[nn.Module | nn.Parameter, ...], compute: Callable[[Batch], Tensor]):
         self.name = name
         self.stages: tuple[Stage, ...] = (Stage(name, parts),)
-        self._compute, self._is_cut = compute, False
+        self._compute, self.at = compute, 0
 
     def run(self, batch: Batch, end: int | None = None) -> dict[str, Tensor]:
-        return {self.name: batch[self.name] if self._is_cut else self._compute(batch)}
+        return {self.name: batch[self.name] if self.at else self._compute(batch)}
 
     def cut(self, at: int) -> None:
-        self._is_cut = True
+        self.at = at
 
 
 class Steps:
@@ -37,17 +37,17 @@ class Steps:
     ):
         self.name = name
         self.stages: tuple[Stage, ...] = tuple(Stage(f"{name}.{step}", parts) for step, parts, _ in steps)
-        self._read, self._functions, self._at = read, [function for *_, function in steps], 0
+        self._read, self._functions, self.at = read, [function for *_, function in steps], 0
 
     def run(self, batch: Batch, end: int | None = None) -> dict[str, Tensor]:
         end = len(self.stages) if end is None else end
-        value = batch[self._name_at(self._at)] if self._at else batch[self._read]
-        for function in self._functions[self._at : end]:
+        value = batch[self._name_at(self.at)] if self.at else batch[self._read]
+        for function in self._functions[self.at : end]:
             value = function(value)
         return {self._name_at(end): value}
 
     def cut(self, at: int) -> None:
-        self._at = at
+        self.at = at
 
     def _name_at(self, place: int) -> str:
         return self.name if place == len(self.stages) else f"{self.name}.{place}"
@@ -79,13 +79,13 @@ class Tower:
             *(Stage(f"{name}.block.{i}", (block,)) for i, block in enumerate(blocks)),
             Stage(f"{name}.end", tail),
         )
-        self._at, self._given = 0, Given()
+        self.at, self._given = 0, Given()
 
     def run(self, batch: Batch, end: int | None = None) -> dict[str, Tensor]:
         end = len(self.stages) if end is None else end
-        if self._at == len(self.stages):
+        if self.at == len(self.stages):
             return {self.name: batch[self.name]}
-        state = batch[self._hidden] if self._at else None
+        state = batch[self._hidden] if self.at else None
         self._given.value = state
         try:
             if end == len(self.stages):
@@ -95,7 +95,7 @@ class Tower:
             self._given.value = None
 
     def cut(self, at: int) -> None:
-        self._at = at
+        self.at = at
         if at == len(self.stages):
             return
         self._inner.embeddings = self._given

@@ -69,7 +69,7 @@ def open_task(spec: VlmClassifierSpec) -> Task:
         raise UserError(Problem("trainable.data", f"one class only, {', '.join(table.classes)}", "give rows of two classes or more"))
     places = {name: i for i, name in enumerate(table.classes)}
     labels = np.array([places[row.label or ""] for row in table.rows], dtype=np.int64)
-    return Task(table, labels, tuple(row.text for row in table.rows))
+    return Task(table, labels, tuple(row.text if "text" in spec.streams else "" for row in table.rows))
 
 
 class Batches:
