@@ -30,7 +30,7 @@ _NEEDS_OPTIONS = ("{choices}", "{lettered}")
 
 def export(order: ExportOrder) -> Exported:
     """Raises UserError: no model kept, an adapter that no weights can hold, a quantised base to merge into, base weights not to be had."""
-    spec: VlmPeftSpec = order.spec
+    spec = _placed(order.spec)
     home = order.workdir / FOLDER
     if not (home / FACTS).exists():
         raise UserError(Problem(str(home), f"no {FACTS} in it", "export a trial that ran to its end"))
@@ -51,7 +51,7 @@ def export(order: ExportOrder) -> Exported:
     return Exported(
         task="labels" if labels else "text",
         text=use,
-        about={"layout": "whole" if whole else "adapter", "spec": facts["spec"], "classes": facts["classes"]},
+        about={"layout": "whole" if whole else "adapter", "spec": spec.model_dump(mode="json"), "classes": facts["classes"]},
         max_pixels=spec.data.max_pixels,
         facts={
             "base model": facts["base"] if spec.model.tiny_family else spec.model.name,
@@ -108,6 +108,16 @@ def opened(folder: Path, spec: VlmPeftSpec, whole: bool, device: str) -> tuple[A
         for parameter in module.parameters():  # not buffers: rounded rotary frequencies would move every position
             parameter.data = parameter.data.to(DTYPE[spec.engine.precision])
     return module.eval(), source
+
+
+def _placed(spec: VlmPeftSpec) -> VlmPeftSpec:
+    """Folders by their full path: an export is asked from anywhere."""
+
+    def full(name: str | None) -> str | None:
+        return name if name is None or name.startswith(("hf:", "tiny:")) else str(Path(name).expanduser().resolve())
+
+    model = spec.model.model_copy(update={"name": full(spec.model.name), "processor": full(spec.model.processor)})
+    return spec.model_copy(update={"model": model})
 
 
 def _write_adapter(spec: VlmPeftSpec, home: Path, folder: Path, base: str) -> None:

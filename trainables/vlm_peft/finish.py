@@ -19,7 +19,6 @@ from trainables.metrics import standard_error
 from trainables.peft_methods.build import Adapted
 from trainables.peft_methods.save import save_adapter
 from trainables.pieces import barrier
-from trainables.spider.skills import skills
 from trainables.spider.tensors import TrainedTensors
 from trainables.text_metrics.registry import METRICS as SCORES
 from trainables.vlm_peft.course import Course
@@ -50,8 +49,6 @@ def finish(lesson: Lesson, course: Course, adapted: Adapted, tensors: TrainedTen
         metrics["majority/score"] = target.majority_score(main)
     metrics["best_epoch"] = float(progress.best_epoch)
     metrics["flops_per_answer_token"] = _flops_per_answer_token(lesson)
-    if spec.kept:
-        metrics |= skills(progress.best["val/score"], source_scores(lesson, asker), course.sources_before)
     files = {"best weights": "best.safetensors", "model": f"{FOLDER}/vlm_peft.json", "predictions": PREDICTIONS}
     with _whole(adapted, asker):
         if reporter.rank == 0:

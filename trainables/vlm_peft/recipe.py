@@ -26,13 +26,14 @@ from trainables.peft_methods.build import Adapted, parameter_groups
 from trainables.peft_methods.count import ParameterCount, counted
 from trainables.pieces import derived_seed, summed
 from trainables.spider.methods import Keeping, KeepMethod, keep_method, load_method, save_method
+from trainables.spider.skills import skills
 from trainables.spider.spec import POST_HOC
 from trainables.spider.tensors import TrainedTensors
 from trainables.vlm_peft.batches import Batches, answer_loss, keeps_logits
 from trainables.vlm_peft.chat import Chat
 from trainables.vlm_peft.course import Course, Plan, after_report, is_over, lr_factor, pieces_of
 from trainables.vlm_peft.evaluate import Asker, judge
-from trainables.vlm_peft.finish import finish, sources_before
+from trainables.vlm_peft.finish import finish, source_scores, sources_before
 from trainables.vlm_peft.memory_short import on_short_memory
 from trainables.vlm_peft.model import DTYPE, adapt, end_ids, frozen_modules, load_config, load_model, load_processor
 from trainables.vlm_peft.regular import orthogonality
@@ -135,6 +136,8 @@ def _stretch(
         method.at_end(lambda: _calibrate(lesson, engine))
     judged = judge(asker, lesson.batches, lesson.tasks.target, "val", spec.evaluation, spec.scores_of(spec.data), lesson.chat)
     values = judged.metrics("val")
+    if spec.kept:
+        values |= skills(judged.score, source_scores(lesson, asker), course.sources_before)
     progress = after_report(course.progress, values, spec)
     if patched:  # before the patch there is no model of this method
         progress = replace(progress, best_epoch=report_i, best=values)

@@ -7,6 +7,7 @@ configs/papers stand in those study files, not here.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -151,7 +152,10 @@ class VlmPeftSpec(_Part):
     data: VlmDataSpec = Field(description="Rows of picture, words and answers to learn from and to be judged on.")
     kept: dict[SetName, VlmDataSpec] = Field(
         default_factory=dict,
-        description="Data sets, by a name, whose skill the model should keep: it is evaluated on them at the end, never trained on them.",
+        description=(
+            "Data sets, by a name, whose skill the model should keep: it is evaluated on their val part with every report, never trained "
+            "on them."
+        ),
     )
     peft: PeftSpec = Field(default_factory=PeftSpec, description="What of the model is trained, and how.")
     keep: KeepSpec = Field(default_factory=KeepSpec, description="How old skills are kept while the new one is learnt.")
@@ -281,7 +285,7 @@ METRICS = MetricSet(
             "2 (non-embedding parameters + layers x width x mean tokens of a row) (Zhou et al. 2024)",
             step_wise=False,
         ),
-        *SKILL_METRICS,
+        *(replace(metric, step_wise=True) for metric in SKILL_METRICS),
     ),
-    prefixes=SKILL_PREFIXES,
+    prefixes=tuple(replace(family, step_wise=True) for family in SKILL_PREFIXES),
 )
