@@ -296,6 +296,7 @@ def _conduct(
         projection = MlflowProjection(study_dir, tracking_uri, spec.study.name)
         try:
             with JournalFile(study_dir) as store:
+                inbox = Inbox(study_dir)
                 if sum(1 for _ in store.lines()) != len(past):
                     raise UserError(Problem(str(study_dir), "another process went on with this study meanwhile", "resume it again"))
                 journal = JournalWriter(store, SystemClock(), fold)
@@ -316,7 +317,6 @@ def _conduct(
                 if fold.held_by:
                     view.say(f"{fold.held_by} paused the study; it goes on after: {options.command} continue {_short(study_dir)}")
                 steering = Steering(search, spec.space, orders, entry.may_change)
-                inbox = Inbox(study_dir)
                 inbox.open(fold.requests.__contains__)
                 try:
                     place.executor(search, orders, _Poll(steering, inbox, interrupts, view)).run()

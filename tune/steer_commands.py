@@ -9,6 +9,7 @@ from __future__ import annotations
 import getpass
 import socket
 import uuid
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -182,10 +183,15 @@ def _values(texts: Sequence[str], flag: str, example: str) -> dict[str, Any]:
 
 def _ask(directory: Path, what: Any, wait_s: float) -> None:
     from tune.adapters.inbox import ask
+    from tune.adapters.journal_file import read_lines
+    from tune.core.journal import StudyEnded, decode
     from tune.core.steer_requests import Request
 
-    if not (directory / "journal.jsonl").exists():
-        raise UserError(Problem(str(directory), "no journal.jsonl there", "name a study directory, such as studies/quickstart-1"))
+    last = deque(read_lines(directory / "journal.jsonl"), maxlen=1)
+    event = decode(last[0], str(directory / "journal.jsonl")).event if last else None
+    if isinstance(event, StudyEnded) and event.state == "done":
+        fix = f"begin another study; `sampler: {{warm_start: [{directory}]}}` lets it learn from this one"
+        raise UserError(Problem(str(directory), f"it is done ({event.why})", fix))
     request = Request(uuid.uuid4().hex, _who(), what)
     click.echo(ask(directory, request.id, request.to_json(), wait_s))
 

@@ -33,6 +33,9 @@ def as_json(fold: StudyFold, study_dir: str) -> dict[str, Any]:
         for trial in fold.of_role(role):
             if trial.state == "complete":
                 summary[role] = {"trial": trial.trial, "metrics": all_metrics(trial)}
+    clones = [trial for trial in fold.of_role("clone") if trial.state == "complete"]
+    if clones:
+        summary["clones"] = [{"trial": t.trial, "of": t.of, "point": t.point, "metrics": all_metrics(t)} for t in clones]
     repeats = fold.repeats(best.trial) if best is not None else []
     if repeats:
         mean, low, high = mean_interval([trial.values[0] for trial in repeats])
@@ -82,6 +85,9 @@ def as_text(fold: StudyFold, study_dir: str) -> str:
     for trial in fold.of_role("refit"):
         if trial.state == "complete":
             lines += _test_lines("refit test", trial)
+    for trial in fold.of_role("clone"):
+        if trial.state == "complete" and trial.values:
+            lines.append(f"  clone      {trial.trial}, from {trial.of}'s checkpoint: {_values_text(fold, trial)}")
     lines += _baseline_lines(fold, best)
     return "\n".join(lines)
 

@@ -38,18 +38,20 @@ class Reply:
 
 
 class Inbox:
-    """The driver's side. `open` once a session, `close` at its end; `take` and `answer` in between."""
+    """The driver's side. Made as soon as the driver holds the journal: what is there then was left for an earlier one.
+
+    `open` once it knows what that one did, `close` at the end; `take` and `answer` in between.
+    """
 
     def __init__(self, study_dir: Path):
         self._folder = study_dir / "requests"
+        self._left = [path for path in (*self._folder.glob("*.json"), *self._folder.glob("*.taken")) if path.name != _DRIVER]
 
     def open(self, is_done: Callable[[str], bool]) -> None:
         """Answer what an earlier session left: it was carried out if `is_done(id)`, else it is to be asked again."""
         with contextlib.suppress(OSError):  # without a folder that can be written nobody can ask, and the study goes on
             self._folder.mkdir(exist_ok=True)
-            for left in [*self._folder.glob("*.json"), *self._folder.glob("*.taken")]:
-                if left.name == _DRIVER:
-                    continue
+            for left in (path for path in self._left if path.exists()):
                 done = is_done(left.stem)
                 again = Problem("the request", "it came while no driver was there to carry it out", "ask again")
                 self._put_answer(left.stem, Reply("it is done") if done else Reply(problems=(again,)))

@@ -76,6 +76,11 @@ def ranking(found: Comparison) -> Section:
     numbers = frozenset({3, 4, *range(6, len(head))})
     table = Table(f"Best {found.metric} of each study, the best first", tuple(head), tuple(rows), numbers)
     figure = _dots(found, beside=False)
+    steered = [each.label for each in found.studies if each.facts.fold.steered]
+    if steered:
+        warnings.append(
+            f"People stepped in while {', '.join(steered)} ran (their reports say how): the search alone would have done otherwise."
+        )
     return Section("ranking", "Who is best", tuple(text), tuple(warnings), figures=(figure,) if figure else (), tables=(table,))
 
 

@@ -11,6 +11,7 @@ from tune.report.plots_parallel import parallel_coordinates
 from tune.report.plots_search import contours, importance_bars, optimisation_history, slices
 from tune.report.reproduce import reproduction
 from tune.report.section_result import result
+from tune.report.section_steering import steering
 from tune.report.section_trials import all_trials, confusions, costs, failures, phases, slots
 from tune.report.wording import count, money, number, seconds, setting, titled, with_unit
 from tune.summary import all_metrics
@@ -26,7 +27,16 @@ def report(facts: Facts, importance: Importance) -> Document:
         sections.append(progress(facts))
     if facts.measured:
         sections.append(what_mattered(facts, importance))
-    sections += [*phases(facts), *confusions(facts), *slots(facts), failures(facts), costs(facts), all_trials(facts), reproduction(facts)]
+    sections += [
+        *phases(facts),
+        *confusions(facts),
+        *slots(facts),
+        *steering(facts),
+        failures(facts),
+        costs(facts),
+        all_trials(facts),
+        reproduction(facts),
+    ]
     return Document(facts.name, headline(facts), (facts.state,), cards(facts), tuple(sections))
 
 
