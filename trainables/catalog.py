@@ -20,7 +20,7 @@ class Entry:
     `baseline`, `refit`: recipes of the same signature for the reference trial before and the refit of the winner after a search,
     or None where the kind has none. `preflight`: `(spec, seed) -> dict` of facts about the data (digest, counts, warnings),
     raising UserError before anything starts. `estimate`: `(spec) -> trainables.catalog.Estimate` for `plan`, without training;
-    `estimates` names what it can say.
+    `estimates` names what it can say. With `estimate_by_workers` it is `(spec, workers)`: what one of so many workers needs.
     `cost`: `(specs, n_trials, first_stop) -> trainables.catalog.StudyDollars`, for `plan`, of a kind that spends money: the base spec
     first, then those of the extremes of the space; None for trials that no number limits; the steps after which a trial may be
     stopped at the earliest, or None.
@@ -42,6 +42,7 @@ class Entry:
     preflight: str | None = None
     estimate: str | None = None
     estimates: tuple[str, ...] = ()
+    estimate_by_workers: bool = False
     cost: str | None = None
     fits: str | None = None
     permits: str | None = None
@@ -110,6 +111,7 @@ CATALOG: dict[str, Entry] = {
         preflight="trainables.vlm_peft.preflight:look",
         estimate="trainables.vlm_peft.estimate:estimate",
         estimates=("trainable_parameters", "total_parameters", "peak_memory_bytes"),
+        estimate_by_workers=True,
         fits="trainables.fits:batch_splits",
         axes={"epoch": "n_epochs", "evaluation": "n_evaluations"},
     ),
@@ -170,6 +172,14 @@ def load(reference: str) -> Any:
     """The object named "module:name"."""
     module, _, name = reference.partition(":")
     return getattr(importlib.import_module(module), name)
+
+
+def estimated(entry: Entry, spec: Any, workers: int) -> Estimate:
+    """What one worker of a trial would need, by the kind's estimate. Raises UserError as that does."""
+    if entry.estimate is None:
+        return Estimate()
+    found: Estimate = load(entry.estimate)(spec, workers) if entry.estimate_by_workers else load(entry.estimate)(spec)
+    return found
 
 
 def spec_class(kind: str) -> type:

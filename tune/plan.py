@@ -13,7 +13,7 @@ from dataclasses import asdict
 from typing import Any
 
 from cluster.placement import NodeFree, place
-from trainables.catalog import CATALOG, Entry, Estimate, load
+from trainables.catalog import CATALOG, Entry, Estimate, estimated, load
 from tune.core import patch
 from tune.core.errors import Problem, UserError
 from tune.core.ports import Point
@@ -166,7 +166,7 @@ def _estimate(spec: StudySpec, entry: Entry | None, point: Point, known: dict[st
     mark = full.model_dump_json()
     if mark not in known:
         try:
-            known[mark] = load(entry.estimate)(full)
+            known[mark] = estimated(entry, full, spec.cluster.workers)
         except UserError as error:
             missing += error.problems
             known[mark] = Estimate()

@@ -209,12 +209,11 @@ def _judge_of_points(spec: StudySpec, entry: Any) -> Callable[[Point], dict[str,
     judged = {limit.name for limit in spec.goal.limits} & set(entry.estimates)
     if not judged or entry.estimate is None:
         return None
-    from trainables.catalog import load
-
-    estimate = load(entry.estimate)
+    from trainables.catalog import estimated
 
     def broken(point: Point) -> dict[str, float]:
-        known = {name: value for name, value in asdict(estimate(spec.spec_at(point))).items() if name in judged and value is not None}
+        found = asdict(estimated(entry, spec.spec_at(point), spec.cluster.workers))
+        known = {name: value for name, value in found.items() if name in judged and value is not None}
         return spec.goal.violations(known)
 
     return broken
