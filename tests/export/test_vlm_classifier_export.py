@@ -151,6 +151,15 @@ def test_kept_weights_of_another_model_are_refused(adapted: Made, tmp_path: Path
     assert done.exit_code == 2 and "it lacks encoder." in done.stderr and not (tmp_path / "out").exists()
 
 
+def test_weights_that_the_study_named_by_a_relative_path_are_found_from_anywhere() -> None:
+    from trainables.vlm_classifier.export import _placed
+
+    encoder = {"two_tower": {"image": {"weights": "lite0_package"}, "text": {"weights": "towers/minilm"}}, "max_tokens": 8}
+    placed = _placed(encoder)
+    assert placed["two_tower"]["text"]["weights"] == str(Path.cwd() / "towers" / "minilm")
+    assert placed["two_tower"]["image"]["weights"] == "lite0_package" and placed["max_tokens"] == 8
+
+
 def test_there_is_nothing_to_merge(adapted: Made, tmp_path: Path) -> None:
     done = phasetune("export", adapted.study, "--out", tmp_path / "out", "--merge")
     assert done.exit_code == 2 and "a head on an encoder" in done.stderr and not (tmp_path / "out").exists()

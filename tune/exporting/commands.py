@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,10 @@ def export(directory: Path, trial: str, out: Path | None, merge: bool, to_mlflow
     fold = StudyFold.of(entries)
     if fold.started is None:
         raise UserError(Problem(str(directory / "journal.jsonl"), "it has no first event yet", "look again in a moment"))
+    started_in = Path.cwd()
+    directory, out = directory.resolve(), None if out is None else out.resolve()
+    with contextlib.suppress(OSError, KeyError, TypeError):
+        os.chdir(fold.started.environment["folder"])  # relative paths in a study mean what they meant when it began
     if to_mlflow:
         from tune.adapters.mlflow_model import TrialRun, make_loadable
 
@@ -54,9 +60,11 @@ def export(directory: Path, trial: str, out: Path | None, merge: bool, to_mlflow
         click.echo(f"note: {written.note}", err=True)
     if written.exported.random_weights:
         click.echo("note: training began from random weights; the model card says so", err=True)
-    click.echo(f"{written.trial} is in {written.folder}\nask it: phasetune predict {written.folder} PICTURES", err=as_json)
+    inside = written.folder.is_relative_to(started_in)
+    shown = shlex.quote(str(written.folder.relative_to(started_in) if inside else written.folder))
+    click.echo(f"{written.trial} is in {shown}\nask it: phasetune predict {shown} PICTURES", err=as_json)
     if as_json:
-        click.echo(json.dumps({"trial": written.trial, "folder": str(written.folder.resolve()), "task": written.exported.task}))
+        click.echo(json.dumps({"trial": written.trial, "folder": str(written.folder), "task": written.exported.task}))
 
 
 @click.command()
