@@ -34,18 +34,19 @@ _ON_STORAGE = "put it on the storage that all nodes see and name its path in the
 
 @dataclass(frozen=True)
 class Packed:
-    """What goes into the archive: name in the archive (POSIX, relative) -> file here."""
+    """What goes into the archive: name in the archive (POSIX, relative) -> file here. `sizes`: bytes of each when it was judged."""
 
     root: Path
     files: Mapping[str, Path]
+    sizes: Mapping[str, int]
 
     @property
     def size_bytes(self) -> int:
-        return sum(file.stat().st_size for file in self.files.values())
+        return sum(self.sizes.values())
 
     def listing(self) -> str:
         """One line a file, its size in bytes and its name, and the sum."""
-        lines = [f"{file.stat().st_size:>10,}  {name}" for name, file in self.files.items()]
+        lines = [f"{self.sizes[name]:>10,}  {name}" for name in self.files]
         return "\n".join([*lines, f"{self.size_bytes:>10,}  bytes in {len(self.files)} files"])
 
 
@@ -66,18 +67,22 @@ def choose(
         if not (root / name).exists():
             source = folder.resolve().parent
             files |= {f"{name}/{inner}": file for inner, file in _walk(folder.resolve(), source, [], problems, strip=name)}
-    problems += _secrets(files, hidden)
-    problems += _data(files)
-    total = sum(file.stat().st_size for file in files.values())
+    try:
+        sizes = {name: file.stat().st_size for name, file in files.items()}
+        problems += _secrets(files, hidden)
+    except OSError as error:
+        raise _changing(error) from None
+    problems += _data(sizes)
+    total = sum(sizes.values())
     if total > max_total_bytes:
-        largest = sorted(files, key=lambda name: -files[name].stat().st_size)[:5]
+        largest = sorted(sizes, key=lambda name: -sizes[name])[:5]
         got = f"{total:,} bytes, at most {max_total_bytes:,}; the largest are {', '.join(largest)}"
         problems.append(Problem(str(root), got, "name what trials do not need in .rayignore, or raise --max-mb"))
     if len(files) > MAX_FILES:
         problems.append(Problem(str(root), f"{len(files):,} files, at most {MAX_FILES:,}", "submit from the folder of the code alone"))
     if problems:
         raise UserError(_few(problems))
-    return Packed(root, dict(sorted(files.items())))
+    return Packed(root, dict(sorted(files.items())), sizes)
 
 
 def write(packed: Packed, archive: Path) -> Path:
@@ -87,7 +92,10 @@ def write(packed: Packed, archive: Path) -> Path:
             info = zipfile.ZipInfo(name, _EPOCH)
             info.compress_type = zipfile.ZIP_DEFLATED
             info.external_attr = (0o755 if os.access(file, os.X_OK) else 0o644) << 16
-            zipped.writestr(info, file.read_bytes())
+            try:
+                zipped.writestr(info, file.read_bytes())
+            except OSError as error:
+                raise _changing(error) from None
     return archive
 
 
@@ -153,11 +161,11 @@ def _secrets(files: Mapping[str, Path], hidden: tuple[str, ...]) -> list[Problem
     return found
 
 
-def _data(files: Mapping[str, Path]) -> list[Problem]:
+def _data(sizes: Mapping[str, int]) -> list[Problem]:
     problems = []
     pictures: dict[str, int] = {}
-    for name, file in files.items():
-        path, size = PurePosixPath(name), file.stat().st_size
+    for name, size in sizes.items():
+        path = PurePosixPath(name)
         if size > MAX_FILE_BYTES:
             problems.append(Problem(name, f"{size:,} bytes, at most {MAX_FILE_BYTES:,} a file: data or weights", _ON_STORAGE))
         elif path.suffix.lower() in _WEIGHTS:
@@ -167,6 +175,12 @@ def _data(files: Mapping[str, Path]) -> list[Problem]:
             pictures[top] = pictures.get(top, 0) + 1
     problems += [Problem(top, f"a data set: {n:,} pictures", _ON_STORAGE) for top, n in pictures.items() if n > MAX_PICTURES]
     return problems
+
+
+def _changing(error: OSError) -> UserError:
+    return UserError(
+        Problem(str(error.filename), f"it changed while it was packed: {error.strerror}", "try again when nothing writes there")
+    )
 
 
 def _few(problems: list[Problem]) -> list[Problem]:

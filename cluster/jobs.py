@@ -24,6 +24,7 @@ from typing import Any
 import ray
 
 from cluster import auth
+from cluster.placement import NodeFree, accelerator_of
 from tune.core.errors import Problem, UserError
 
 _ANSWER_WITHIN_S = 15.0
@@ -131,6 +132,14 @@ class Jobs:
                 row.get("labels") or {},
             )
             for row in rows
+        ]
+
+    def nodes_free(self) -> list[NodeFree]:
+        """The living nodes as placement sees them; what is idle there the dashboard does not say."""
+        return [
+            NodeFree(node.name, node.resources.get("CPU", 0), node.resources.get("GPU", 0), accelerator_of(node.resources))
+            for node in self.nodes()
+            if node.alive
         ]
 
     def hear(self, job_id: str, say: Say) -> JobState:

@@ -19,11 +19,14 @@ _ROUNDING = 1e-6  # CPUs and GPUs may be shares: 3 x 0.1 must fit 0.3
 
 @dataclass(frozen=True)
 class NodeFree:
-    """A node and the CPUs and GPUs that a study may use on it."""
+    """A node and the CPUs and GPUs that a study may use on it. `idle_*`: what nobody holds at this moment; None if it is not known."""
 
     name: str
     cpus: float
     gpus: float = 0
+    accelerator: str | None = None
+    idle_cpus: float | None = None
+    idle_gpus: float | None = None
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,32 @@ class Placement:
     per_node: Mapping[str, int]
     spans: bool
     why: str
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What one node can hold: `groups` whole ones, else `workers` of a group that spans nodes; `why` says what is short if it is none."""
+
+    node: NodeFree
+    groups: int
+    workers: int
+    why: str
+
+
+def fits(nodes: Sequence[NodeFree], shape: TrialShape) -> list[Fit]:
+    """Node by node, whether a group of this shape fits and if not, for want of what."""
+    found = []
+    for node in nodes:
+        workers = _workers_on(node, shape)
+        groups = workers // shape.workers
+        found.append(Fit(node, groups, workers, "" if groups else _short_of(node, shape, workers)))
+    return found
+
+
+def accelerator_of(resources: Mapping[str, float]) -> str | None:
+    """The sort of a node's GPUs, such as A100, as Ray writes it among the node's resources."""
+    marks = sorted(name.removeprefix("accelerator_type:") for name in resources if name.startswith("accelerator_type:"))
+    return marks[0] if marks else None
 
 
 def place(nodes: Sequence[NodeFree], shape: TrialShape, want: int | None) -> Placement:
@@ -68,6 +97,18 @@ def _workers_on(node: NodeFree, shape: TrialShape) -> int:
     else:
         by_gpu = math.floor(node.gpus / share + _ROUNDING)
     return min(by_cpu, by_gpu)
+
+
+def _short_of(node: NodeFree, shape: TrialShape, workers: int) -> str:
+    """Why this node holds no whole group."""
+    short = [
+        f"{unit}: a group needs {need:g}, it has {have:g}"
+        for unit, need, have in (("GPU", shape.gpus, node.gpus), ("CPU", shape.cpus, node.cpus))
+        if need > have + _ROUNDING
+    ]
+    if not short:
+        return f"its pieces: {workers} of {shape.workers} workers of {shape.cpus_per_worker:g} CPU and {shape.gpus_per_worker:g} GPU fit"
+    return "; ".join(short)
 
 
 def _refuse_nonsense(shape: TrialShape, want: int | None) -> None:

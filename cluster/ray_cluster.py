@@ -18,7 +18,7 @@ from typing import Any
 import ray
 
 from cluster.auth import for_running_cluster, set_environment
-from cluster.placement import NodeFree
+from cluster.placement import NodeFree, accelerator_of
 from tune.core.errors import Problem, UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -62,12 +62,30 @@ def connect(address: str | None, cpus: float | None = None, gpus: float | None =
 
 
 def nodes() -> list[NodeFree]:
-    """The living nodes with the CPUs and GPUs that Ray counts on them, in a stable order."""
+    """The living nodes with the CPUs and GPUs that a study may use on them, in a stable order.
+
+    That is what Ray counts there, less the CPUs that this driver holds for itself as a job (`phasetune submit --entry-cpus`): they would
+    never come free for a group.
+    """
+    mine = os.environ.get("PHASETUNE_ENTRY_CPUS")
+    here = ray.get_runtime_context().get_node_id()
+    idle = ray._private.state.available_resources_per_node()
     found = []
     for node in ray.nodes():
         if node["Alive"]:
             name, resources = f"{node['NodeManagerHostname']}:{node['NodeID'][:6]}", node["Resources"]
-            found.append(NodeFree(name, resources.get("CPU", 0), resources.get("GPU", 0)))
+            held = float(mine) if mine and node["NodeID"] == here else 0.0
+            now = idle.get(node["NodeID"])
+            found.append(
+                NodeFree(
+                    name,
+                    max(0.0, resources.get("CPU", 0) - held),
+                    resources.get("GPU", 0),
+                    accelerator_of(resources),
+                    None if now is None else now.get("CPU", 0),
+                    None if now is None else now.get("GPU", 0),
+                )
+            )
     return sorted(found, key=lambda node: node.name)
 
 

@@ -85,6 +85,10 @@ def look_at_nodes(spec: StudySpec, address: str | None) -> list[NodeFree]:
     address = address or spec.cluster.address
     if address == "local":
         return [NodeFree("this machine", os.cpu_count() or 1, _n_gpus())]
+    if "://" in address and not address.startswith("ray://"):  # the dashboard, from a machine that is no node
+        from cluster.jobs import reach
+
+        return reach(address).nodes_free()
     from cluster.ray_cluster import connect, disconnect, nodes
 
     connection = connect(address)

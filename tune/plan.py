@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from cluster.placement import NodeFree, place
+from cluster.placement import NodeFree, fits, place
 from trainables.catalog import CATALOG, Entry, Estimate, estimated, load
 from tune.core import patch
 from tune.core.errors import Problem, UserError
@@ -56,6 +56,7 @@ def plan(loaded: LoadedStudy, nodes: Sequence[NodeFree] | None, catalog: Mapping
         "budget": spec.budget.model_dump(mode="json"),
         "scheduler": ladder,
         "concurrency": {"slots": slots, "why": why},
+        "nodes": _nodes(spec, nodes),
         "points": points,
         "total": _total(points, trials, share, slots),
         "dollars": spent,
@@ -77,6 +78,7 @@ def plan_text(planned: Mapping[str, Any]) -> str:
         f"  trials       {trials}, from a space of {'infinitely many' if size is None else f'{size:,}'} points; limits: {limits}",
         f"  rungs        {ladder['words']}",
         f"  concurrency  {slots}: {concurrency['why']}",
+        *_node_lines(planned["nodes"]),
         f"  wall time    {_time(total['wall_seconds'])}",
         f"  cost         {_cost(planned)}",
     ]
@@ -217,14 +219,40 @@ def _ladder(spec: StudySpec) -> dict[str, Any]:
 def _concurrency(spec: StudySpec, nodes: Sequence[NodeFree] | None, missing: list[Problem]) -> tuple[int | None, str]:
     if nodes is None:
         return None, "the cluster was not asked"
-    gpus = spec.cluster.gpus_per_worker
-    per_worker = float(any(node.gpus >= 1 for node in nodes)) if gpus == "auto" else gpus
     try:
-        found = place(nodes, TrialShape(spec.cluster.workers, spec.cluster.cpus_per_worker, per_worker), spec.cluster.concurrency)
+        found = place(nodes, _shape(spec, nodes), spec.cluster.concurrency)
     except UserError as error:
         missing += error.problems
         return 0, "not even one trial fits"
     return found.slots, found.why
+
+
+def _shape(spec: StudySpec, nodes: Sequence[NodeFree]) -> TrialShape:
+    gpus = spec.cluster.gpus_per_worker
+    per_worker = float(any(node.gpus >= 1 for node in nodes)) if gpus == "auto" else gpus
+    return TrialShape(spec.cluster.workers, spec.cluster.cpus_per_worker, per_worker)
+
+
+def _nodes(spec: StudySpec, nodes: Sequence[NodeFree] | None) -> list[dict[str, Any]]:
+    """What each node has and how many whole groups of this study's trials it holds, or why none."""
+    if nodes is None:
+        return []
+    return [{**asdict(fit.node), "groups": fit.groups, "workers": fit.workers, "why": fit.why} for fit in fits(nodes, _shape(spec, nodes))]
+
+
+def _node_lines(nodes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """One line a node of a cluster; a single one says nothing that the line above does not."""
+    if len(nodes) < 2:
+        return []
+    lines = []
+    for node in nodes:
+        has = f"{node['cpus']:g} CPU" + (f", {node['gpus']:g} GPU" if node["gpus"] else "")
+        has += f" ({node['accelerator']})" if node["accelerator"] else ""
+        if node["idle_cpus"] is not None and (node["idle_cpus"] < node["cpus"] or node["idle_gpus"] < node["gpus"]):
+            has += f", idle now {node['idle_cpus']:g} CPU" + (f", {node['idle_gpus']:g} GPU" if node["gpus"] else "")
+        holds = f"{node['groups']} group{'s' if node['groups'] != 1 else ''}" + (f" ({node['why']})" if node["why"] else "")
+        lines.append(f"    {node['name']:<28} {has}: {holds}")
+    return lines
 
 
 def _look(spec: StudySpec, entry: Entry | None, missing: list[Problem]) -> dict[str, Any] | None:

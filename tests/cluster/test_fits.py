@@ -1,0 +1,51 @@
+"""Which node holds how many groups, and what a node that holds none is short of; as `plan --address` prints it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cluster.placement import NodeFree, accelerator_of, fits
+from tune.core.shape import TrialShape
+from tune.load import load_study
+from tune.plan import plan, plan_text
+
+SMOKE = Path(__file__).resolve().parents[2] / "configs" / "studies" / "smoke.yaml"
+FOUR_GPUS = TrialShape(4, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("node", "groups", "why"),
+    [
+        (NodeFree("a", 16, 8), 2, ""),
+        (NodeFree("b", 16, 2), 0, "GPU: a group needs 4, it has 2"),
+        (NodeFree("c", 2, 8), 0, "CPU: a group needs 4, it has 2"),
+        (NodeFree("d", 2, 1), 0, "GPU: a group needs 4, it has 1; CPU: a group needs 4, it has 2"),
+    ],
+)
+def test_a_node_holds_whole_groups_or_says_what_is_short(node: NodeFree, groups: int, why: str) -> None:
+    [fit] = fits([node], FOUR_GPUS)
+    assert (fit.groups, fit.why) == (groups, why)
+
+
+def test_a_node_whose_sums_would_do_says_that_its_pieces_do_not() -> None:
+    [fit] = fits([NodeFree("a", 3, 0)], TrialShape(2, 1.5))
+    assert fit.groups == 1
+    [fit] = fits([NodeFree("a", 8, 3)], TrialShape(4, 1, 0.75))
+    assert fit.groups == 0 and fit.why == "its pieces: 3 of 4 workers of 1 CPU and 0.75 GPU fit"
+
+
+def test_the_sort_of_gpu_is_read_from_what_ray_counts() -> None:
+    assert accelerator_of({"CPU": 8, "accelerator_type:A100": 1.0}) == "A100" and accelerator_of({"CPU": 8}) is None
+
+
+def test_plan_names_every_node_with_its_gpus_and_the_one_that_holds_no_group() -> None:
+    nodes = [NodeFree("a", 16, 8, "A100", 16, 4), NodeFree("b", 16, 2, "T4"), NodeFree("c", 8)]
+    loaded = load_study(SMOKE, ("cluster.workers=4", "cluster.gpus_per_worker=1"))
+    planned = plan(loaded, nodes)
+    assert [(node["name"], node["groups"]) for node in planned["nodes"]] == [("a", 2), ("b", 0), ("c", 0)]
+    text = plan_text(planned)
+    assert "16 CPU, 8 GPU (A100), idle now 16 CPU, 4 GPU: 2 groups" in text
+    assert "16 CPU, 2 GPU (T4): 0 groups (GPU: a group needs 4, it has 2)" in text
+    assert "8 CPU: 0 groups (GPU: a group needs 4, it has 0)" in text
