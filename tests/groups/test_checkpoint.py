@@ -70,3 +70,28 @@ def test_a_metric_that_json_does_not_have_is_refused(tmp_path: Path):
     with pytest.raises(ValueError, match="Out of range float"):
         checkpoint.put_in_place(tmp_path, 0, {"val/loss": float("nan")})
     assert checkpoint.last(tmp_path) is None
+
+
+def test_a_lent_checkpoint_comes_with_the_recipes_files_and_without_output_or_half_written_ones(tmp_path: Path) -> None:
+    old, to = tmp_path / "t0000", tmp_path / "t0000-c1"
+    (checkpoint.new(old) / "state.json").write_text("1")
+    checkpoint.put_in_place(old, 4, {"m": 0.5})
+    (checkpoint.new(old) / "state.json").write_text("half")
+    (old / "epoch-4.safetensors").write_text("kept")
+    (old / "worker-0.log").write_text("said")
+    (old / "worker-0.log.1").write_text("said before")
+    to.mkdir()
+    (to / "of_a_request_that_was_cut").write_text("")
+    assert checkpoint.lend(old, to) == 4
+    assert sorted(path.name for path in to.iterdir()) == ["checkpoint", "epoch-4.safetensors"]
+    assert checkpoint.reported(to / "checkpoint") == (4, {"m": 0.5})
+    (old / "epoch-4.safetensors").write_text("changed in place")
+    (checkpoint.new(old) / "state.json").write_text("2")
+    checkpoint.put_in_place(old, 5, {})
+    assert (to / "epoch-4.safetensors").read_text() == "kept" and (to / "checkpoint" / "state.json").read_text() == "1"
+
+
+def test_of_a_trial_without_a_checkpoint_nothing_is_lent(tmp_path: Path) -> None:
+    (tmp_path / "t0000").mkdir()
+    assert checkpoint.lend(tmp_path / "t0000", tmp_path / "t0000-c1") is None
+    assert not (tmp_path / "t0000-c1").exists()

@@ -106,6 +106,20 @@ def test_while_paused_nothing_starts_and_what_runs_leaves_only_with_a_checkpoint
     assert (again.trial, again.attempt) == ("t0000", 2)
 
 
+@pytest.mark.parametrize(("what", "then"), [(Hold(True), "wait"), (Stop(), "over")])
+def test_a_wish_between_points_that_break_a_limit_ends_nothing_that_waits(what: What, then: str) -> None:
+    ladder = RungLadder(goal(), 7, form="promote", grace=2, factor=4, max_steps=9)
+    broken: list[bool] = []
+    study = Study(rules_of(seed=7, slots=1, trials=6, finalists=(1, 1), infeasible=lambda point: {"size": 1.0} if broken else {}), ladder)
+    study.start()
+    study.report("t0000", 2, 0.1)
+    study.search.finish("t0000", {}, {})
+    broken.append(True)
+    study.search.between = lambda: study.ask(what) and None
+    assert study.search.next() == then
+    assert study.fold.trials["t0000"].state == "paused", "it was not judged"
+
+
 def test_the_time_of_a_pause_counts_for_no_budget() -> None:
     study = Study()
     clock = study.search.journal._clock

@@ -118,6 +118,8 @@ class Search:
             further = self._next_wanted() or self._next_promoted() or self._next_search_trial()
             if further is not None:
                 return self._assign(further)
+            if self._interrupting or self.fold.held_by:  # heard between points that did not run
+                return self.next()
         if any(self.fold.trials[trial].role in ("search", "baseline") for trial in self._active):
             return "wait"
         if not self._draining and not self.fold.count("complete"):  # the shares are too small for so few trials: the best goes on
