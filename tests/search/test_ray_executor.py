@@ -8,7 +8,8 @@ import pytest
 
 from tests.search.fakes import METRIC, MemoryStore, entries, make_search, rules_of
 from tune.adapters.ray_tune import RayTuneExecutor
-from tune.core.journal import Ended
+from tune.core.journal import Ended, GroupNoted
+from tune.core.steer_events import Held, LimitsSet
 
 pytestmark = pytest.mark.slow
 
@@ -44,3 +45,37 @@ def test_a_report_without_the_objective_fails_its_trial_once_and_the_slot_is_fre
     ended = [e.event for e in entries(store) if isinstance(e.event, Ended)]
     assert [(e.trial, e.state, e.reason) for e in ended] == [("t0000", "failed", "no_objective")]
     assert isinstance(executor.suggest("k2"), dict)
+
+
+def test_groups_are_made_and_released_as_a_person_changes_the_concurrency() -> None:
+    store, made, released = MemoryStore(), [], []
+    search = make_search(store, rules_of(seed=1, slots=1, trials=9, most_slots=3), asha=False)
+    search.begin(None, "fake")
+
+    def host(slot: int) -> tuple[Host, str]:
+        made.append(slot)
+        return Host(), f"host {slot}"
+
+    executor = RayTuneExecutor(search, 1, host, lambda assignment: assignment, lambda trial: None, release=released.append)
+    executor._hosts[0] = host(0)
+    assert isinstance(executor.suggest("k1"), dict) and executor.suggest("k2") == "wait"
+    search.steer(LimitsSet({"concurrency": 2}, "ann"))
+    assert executor.suggest("k2")["host"] == "host 1" and executor.suggest("k3") == "wait" and made == [0, 1]  # type: ignore[index]
+    search.steer(LimitsSet({"concurrency": 1}, "ann"))
+    executor.poll()
+    assert released == [], "both run trials"
+    executor.handle("k1", ("done", {METRIC: 0.5}, {}))
+    executor.poll()
+    assert released == [0] and executor.suggest("k3") == "wait"
+    executor.handle("k2", ("done", {METRIC: 0.5}, {}))
+    assert executor.suggest("k3")["host"] == "host 1"  # type: ignore[index]
+    assert [e.event.slot for e in entries(store) if isinstance(e.event, GroupNoted)] == [0]
+
+
+def test_while_a_study_is_paused_requests_are_heard_although_tune_runs_no_step() -> None:
+    store, polls = MemoryStore(), []
+    search = make_search(store, rules_of(seed=1, slots=1, trials=3), asha=False)
+    search.begin(None, "fake")
+    executor = RayTuneExecutor(search, 1, lambda slot: (Host(), "host"), lambda a: a, lambda trial: None, lambda: polls.append(1))
+    search.steer(Held(True, "ann"))
+    assert executor.suggest("k1") == "wait" and polls == [1]

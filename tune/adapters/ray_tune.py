@@ -157,7 +157,7 @@ class RayTuneExecutor:
         assignment = self._search.next()
         if not isinstance(assignment, Assignment):
             if assignment == "wait" and not self._leases:
-                self._poll()  # the study is paused, and Tune asks for a trial without a step of its loop between
+                self.poll()  # the study is paused, and Tune asks for a trial without a step of its loop between
             return assignment
         if not self._free:  # more may run at once than when the driver began
             slot = next(i for i in itertools.count() if i not in self._hosts)
