@@ -1,0 +1,93 @@
+"""Wrong models, methods and data, each refused by name before a trial starts; and a local folder that is right."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+
+from tests.trainables.reporting import FakeReporter  # noqa: E402
+from tests.vlm_peft.cases import spec_of  # noqa: E402
+from trainables.vlm_peft import recipe, tiny  # noqa: E402
+from trainables.vlm_peft.estimate import estimate  # noqa: E402
+from trainables.vlm_peft.model import load_for_inference, load_model  # noqa: E402
+from trainables.vlm_peft.preflight import look  # noqa: E402
+from trainables.vlm_peft.spec import ModelSpec  # noqa: E402
+from tune.core.errors import UserError  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model and its processor in the layout of save_pretrained."""
+    folder = tmp_path_factory.mktemp("saved") / "tiny-llava"
+    tiny.model("llava").save_pretrained(folder)
+    tiny.processor("llava").save_pretrained(folder)
+    return folder
+
+
+def test_a_local_folder_trains_as_the_model_that_was_saved_in_it(saved: Path, rows: Path, reporter: Callable[..., FakeReporter]) -> None:
+    spec = spec_of(rows, model={"name": str(saved)}, epochs=1)
+    facts = look(spec, seed=0)
+    assert facts["weights"] == str(saved) and facts["classes"] == ["positive", "neutral", "negative"]
+    from_folder, from_here = reporter("folder"), reporter("here")
+    wanted = recipe.train(spec_of(rows, epochs=1), from_here).metrics
+    got = recipe.train(spec, from_folder).metrics
+    assert got["test/loss"] == pytest.approx(wanted["test/loss"], rel=1e-6)
+    assert load_for_inference(from_folder.workdir / "model").spec == spec
+    assert estimate(spec).trainable_parameters == from_folder.reports[0][1]["trainable_parameters"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"model": {"name": "nowhere/at-all"}}, r"there is no folder nowhere/at-all \(for a model of the hub write hf:owner/name\)"),
+        ({"peft": {"method": "lora", "lora": {"targets": ["q_prj"]}}}, r"q_prj, which matches no linear layer .*did you mean 'q_proj'"),
+        ({"peft": {"method": "frozen"}}, r"frozen with connector frozen and vision frozen, which leaves nothing to train"),
+        ({"peft": {"method": "full", "full": {"last_layers": 9}}}, r"9, but the model has 2 blocks\n    fix: set it to 2 at most"),
+    ],
+)
+def test_a_wrong_model_or_method_is_refused_with_the_fix(fields: dict[str, Any], said: str, rows: Path) -> None:
+    with pytest.raises(UserError, match=said):
+        look(spec_of(rows, **fields), seed=0)
+
+
+def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        look(spec_of(tmp_path / "none", model={"name": "tiny:paligemma"}, peft={"method": "frozen"}), seed=0)
+    wheres = {problem.where.split(" ")[0] for problem in caught.value.problems}
+    assert wheres == {"trainable.data.source", "trainable.model.template", "trainable.peft.method"}
+
+
+def test_weights_of_another_shape_are_refused(saved: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    for file in saved.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    weights = load_file(tmp_path / "model.safetensors")
+    name = next(key for key in weights if key.endswith("linear_1.weight"))
+    save_file({**weights, name: weights[name][:, :-1].contiguous()}, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match=r"(mismatch|another shape)"):
+        load_model(ModelSpec(name=str(tmp_path)))
+    save_file({key: value for key, value in weights.items() if key != name}, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match=r"no weights for .*linear_1"):
+        load_model(ModelSpec(name=str(tmp_path)))
+
+
+def test_a_model_with_code_of_its_own_needs_the_switch(saved: Path, tmp_path: Path) -> None:
+    config = json.loads((saved / "config.json").read_text())
+    config |= {"model_type": "of_their_own", "auto_map": {"AutoConfig": "theirs.Config", "AutoModelForImageTextToText": "theirs.Model"}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "theirs.py").write_text("raise SystemExit('their code ran')")
+    with pytest.raises(UserError, match=r"brings Python code of its own\n    fix: read that code, then set it to true"):
+        load_model(ModelSpec(name=str(tmp_path)))
+
+
+def test_a_folder_without_a_model_of_this_kind_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no vlm_peft.json in it\n    fix: name the folder of a finished trial"):
+        load_for_inference(tmp_path)
