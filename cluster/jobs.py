@@ -28,7 +28,6 @@ from cluster.placement import NodeFree, accelerator_of
 from tune.core.errors import Problem, UserError
 
 _ANSWER_WITHIN_S = 15.0
-_LOOK_EVERY_S = 1.0
 _LAST_WORDS_S = 5.0  # for what a job that has ended still has to say
 _GONE_AFTER_S = 120.0  # without an answer of the dashboard
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -76,10 +75,13 @@ class Job:
 
 
 class Jobs:
-    """The job server at `url`. Make one with `reach` (from outside) or `reach_from_job` (inside a job)."""
+    """The job server at `url`. Make one with `reach` (from outside) or `reach_from_job` (inside a job).
 
-    def __init__(self, url: str, client: Any):
-        self.url, self._client = url, client
+    look_every_s: how often a job that is heard is asked for its state.
+    """
+
+    def __init__(self, url: str, client: Any, look_every_s: float = 1.0):
+        self.url, self._client, self._look_every_s = url, client, look_every_s
 
     def start(self, job: Job) -> str:
         """Start it and return its id. Raises UserError if the cluster refuses it."""
@@ -170,9 +172,9 @@ class Jobs:
                 else:
                     tail.cancel()
                 return state
-            await asyncio.wait([tail], timeout=_LOOK_EVERY_S)
+            await asyncio.wait([tail], timeout=self._look_every_s)
             if tail.done():
-                await asyncio.sleep(_LOOK_EVERY_S)
+                await asyncio.sleep(self._look_every_s)
 
     async def _tail(self, job_id: str, said: _Said) -> None:
         said.from_the_start()
