@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,37 @@ def test_the_answer_and_its_end_alone_are_learnt(
     assert processor.tokenizer.decode([labels[i] for i in kept]) == learnt
     assert kept == list(range(kept[0], len(ids) - n_padding)) and [ids[i] for i in kept] == [labels[i] for i in kept]
     assert batch.n_last == len(ids) - min(kept[0], len(task.rows.prompts[places[1]])) + 1
+
+
+@pytest.mark.parametrize(
+    ("family", "template", "text"),
+    [
+        ("llava", "own", "[ one</s>] USER: and? ASSISTANT:[ two</s>]"),
+        ("qwen2_5_vl", "own", "[one<|im_end|>]\n<|im_start|>user\nand?<|im_end|>\n<|im_start|>assistant\n[two<|im_end|>]"),
+        ("llava", "vicuna_v1", "[ one</s>]USER: and? ASSISTANT:[ two</s>]"),
+    ],
+    ids=["llava", "qwen", "vicuna"],
+)
+def test_of_a_conversation_every_answer_and_no_question_is_learnt(
+    family: str, template: str, text: str, tmp_path: Path, reporter: Callable[..., FakeReporter]
+) -> None:
+    turns = [{"from": who, "value": said} for who, said in (("human", "<image>\nwhat?"), ("gpt", "one"), ("human", "and?"), ("gpt", "two"))]
+    rows = [{"id": str(i), "image": f"{i}.png", "conversations": turns} for i in range(6)]
+    for row in rows:
+        Image.new("RGB", (40, 40), (40 * int(row["id"]), 0, 0)).save(tmp_path / row["image"])  # type: ignore[call-overload, operator]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    data = {"reader": "llava_json", "source": str(tmp_path / "rows.json")}
+    spec = VlmPeftSpec.model_validate({"model": {"name": f"tiny:{family}", "template": template}, "data": data})
+    processor = tiny.processor(family)
+    chat = Chat(processor, spec.model)
+    task = open_tasks(spec, processor=processor, chat=chat, config=load_config(spec.model), reporter=reporter()).target
+    got, inside = "", 0
+    for token, learnt in zip(task.rows.answers[0].tolist(), task.rows.learnt[0].tolist(), strict=True):
+        got += ("[" if learnt > inside else "]" if learnt < inside else "") + processor.tokenizer.decode([token])
+        inside = learnt
+    assert got + "]" == text and look(spec, seed=0)["longest_tokens"] == task.rows.lengths[0]
+    labels = Batches(task.rows, 0, torch.device("cpu"), torch.float32, True).training([0, 1]).labels_BT
+    assert labels is not None and int((labels != IGNORED).sum()) == 2 * task.rows.n_answer_tokens[0]
 
 
 def test_tokens_joined_over_the_border_belong_to_the_answer() -> None:

@@ -49,10 +49,12 @@ class Batches:
 
     def training(self, rows: Sequence[int] | NDArray[np.int64]) -> Batch:
         """Prompts with their answers."""
-        return self.answered(rows, [self.rows.answers[int(i)] for i in rows])
+        return self.answered(rows, [self.rows.answers[int(i)] for i in rows], [self.rows.learnt[int(i)] for i in rows])
 
-    def answered(self, rows: Sequence[int] | NDArray[np.int64], answers: Sequence[Ids]) -> Batch:
-        """Prompts of `rows` with these answers, one each."""
+    def answered(
+        self, rows: Sequence[int] | NDArray[np.int64], answers: Sequence[Ids], learnt: Sequence[NDArray[np.int32]] | None = None
+    ) -> Batch:
+        """Prompts of `rows` with these answers, one each. learnt: 1 for tokens that have labels; None: all of an answer has."""
         prompts = [self.rows.prompts[int(i)] for i in rows]
         longest = max(len(prompt) + len(answer) for prompt, answer in zip(prompts, answers, strict=True))
         ids_BT = np.full((len(prompts), longest), self.pad_id, np.int64)
@@ -61,7 +63,7 @@ class Batches:
         for b, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
             end = len(prompt) + len(answer)
             ids_BT[b, : len(prompt)], ids_BT[b, len(prompt) : end] = prompt, answer
-            labels_BT[b, len(prompt) : end] = answer
+            labels_BT[b, len(prompt) : end] = answer if learnt is None else np.where(learnt[b], answer, IGNORED)
             mask_BT[b, :end] = 1
         inputs = self._inputs(rows, ids_BT, mask_BT, left=False, answered=True)
         n_last = longest - min(len(prompt) for prompt in prompts) + 1  # the token before an answer foretells its first

@@ -72,12 +72,24 @@ class Chat:
             ids = self.tokenizer(answer.strip(), add_special_tokens=False)["input_ids"]
             return [*ids, self._end], 0
         asked = self.asked(prompt, has_picture)
-        whole = self._whole(prompt, answer, has_picture, asked)
-        before, all_ids = self.prompt_ids(asked), list(self.tokenizer(whole, add_special_tokens=asked.special)["input_ids"])
-        same = 0
-        while same < min(len(before), len(all_ids)) and before[same] == all_ids[same]:
-            same += 1
-        return self._ended(all_ids[same:]), len(before) - same
+        after = self._after(asked.text, self._whole(prompt, answer, has_picture, asked))
+        n_all = len(self.tokenizer(self._whole(prompt, answer, has_picture, asked), add_special_tokens=asked.special)["input_ids"])
+        return self._ended(after), len(self.prompt_ids(asked)) - (n_all - len(after))
+
+    def later_ids(self, turns: Sequence[tuple[str, str]], has_picture: bool) -> tuple[list[int], list[int]]:
+        """(tokens after the first answer, 1 for each that is learnt) of a conversation's later turns: questions are not learnt.
+
+        Raises UserError with the plain template, which has no turns.
+        """
+        ids: list[int] = []
+        learnt: list[int] = []
+        for n in range(1, len(turns)):
+            before, asked, whole = (self._dialogue(turns, n, end, has_picture) for end in ("answered", "asked", "whole"))
+            question = self._after(before, asked)
+            answer = self._ended(self._after(asked, whole))
+            ids += [*question, *answer]
+            learnt += [*([0] * len(question)), *([1] * len(answer))]
+        return ids, learnt
 
     def candidate_ids(self, answer: str) -> tuple[int, ...]:
         """Tokens of an answer after any prompt: what stands before an answer is the same for all."""
@@ -101,6 +113,35 @@ class Chat:
                 Problem(_WHERE, "own, whose question is not the beginning of the same question with its answer", "set plain or vicuna_v1")
             )
         return whole.rstrip()
+
+    def _dialogue(self, turns: Sequence[tuple[str, str]], n: int, end: str, has_picture: bool) -> str:
+        """The text up to question n: without it, with it, or with its answer too."""
+        if self._template == "plain":
+            raise UserError(Problem(_WHERE, "plain, with conversations of several turns", "set own or vicuna_v1, which have turns"))
+        if self._template == "vicuna_v1":
+            text = f"{self.asked(turns[0][0], has_picture).text} {turns[0][1].strip()}{self.tokenizer.eos_token}"
+            for said, answered in turns[1:n]:
+                text += f"USER: {said} ASSISTANT: {answered.strip()}{self.tokenizer.eos_token}"
+            if end == "answered":
+                return text
+            asked = f"{text}USER: {turns[n][0]} ASSISTANT:"
+            return asked if end == "asked" else f"{asked} {turns[n][1].strip()}"
+        messages: list[dict[str, Any]] = []
+        for k, (said, answered) in enumerate(turns[: n + 1]):
+            messages += self._messages(said, has_picture and k == 0)
+            messages.append({"role": "assistant", "content": [{"type": "text", "text": answered.strip()}]})
+        kept = {"answered": messages[:-2], "asked": messages[:-1], "whole": messages}[end]
+        text = self._rendered(kept, ask=end == "asked")
+        return text if end == "asked" else text.rstrip()
+
+    def _after(self, before: str, whole: str) -> list[int]:
+        """The tokens of `whole` that follow those it has in common with `before`."""
+        special = self._with_beginning(before).special
+        first, every = (list(self.tokenizer(text, add_special_tokens=special)["input_ids"]) for text in (before, whole))
+        same = 0
+        while same < min(len(first), len(every)) and first[same] == every[same]:
+            same += 1
+        return every[same:]
 
     def _ended(self, ids: list[int]) -> list[int]:
         cut = next((i for i, token in enumerate(ids) if token in self.end_ids), None)

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from trainables.vlm_peft.ragged import Reader, Writer
 from trainables.vlm_peft.spec import ModelSpec
 from tune.core.errors import Problem, StopStudy, UserError
 
-VERSION = 1  # of what is written; raised when the same inputs give other tokens
+VERSION = 2  # of what is written; raised when the same inputs give other tokens
 NO_PICTURE = -1
 _TOKEN_KEYS = ("input_ids", "attention_mask")
 _LEFT_OUT = frozenset({"labels", "rows", "cols", "attention_mask"})
@@ -44,13 +45,15 @@ _SHOWN = 5
 class Encoded:
     """Rows of a table, in its order.
 
-    prompts, answers: int32 token ids. extras: further values for each token of a prompt, by the model's name for them. pictures:
+    prompts, answers: int32 token ids; of a conversation, the answers with the questions between them. learnt: 1 for each token of
+    `answers` that is an answer's. extras: further values for each token of a prompt, by the model's name for them. pictures:
     by the model's name, an array for each distinct picture; `picture_of[row]` is its place there or NO_PICTURE.
     """
 
     examples: tuple[Example, ...]
     prompts: Reader
     answers: Reader
+    learnt: Reader
     extras: dict[str, Reader]
     pictures: dict[str, Reader]
     picture_of: NDArray[np.int64]
@@ -60,9 +63,9 @@ class Encoded:
         """Tokens of each row, prompt and answer."""
         return self.prompts.lengths() + self.answers.lengths()
 
-    @property
+    @cached_property
     def n_answer_tokens(self) -> NDArray[np.int64]:
-        return self.answers.lengths()
+        return np.array([int(self.learnt[i].sum()) for i in range(len(self.learnt))], dtype=np.int64)
 
 
 def encoded(
@@ -105,6 +108,7 @@ def encoded(
         examples=examples,
         prompts=Reader(folder, "prompts"),
         answers=Reader(folder, "answers"),
+        learnt=Reader(folder, "learnt"),
         extras={name: Reader(folder, f"extra-{name}") for name in about["extras"]},
         pictures={name: Reader(folder, f"picture-{name}") for name in about["pictures"]},
         picture_of=np.array(about["picture_of"], dtype=np.int64),
@@ -224,7 +228,7 @@ def _rows(
     mean: tuple[float, ...] | None,
 ) -> list[str]:
     """Tokens of every row. The names of the extras."""
-    prompts, answers = (stack.enter_context(Writer(new, name)) for name in ("prompts", "answers"))
+    prompts, answers, learnt = (stack.enter_context(Writer(new, name)) for name in ("prompts", "answers", "learnt"))
     extras: dict[str, Writer] = {}
     too_long: list[tuple[Row, int]] = []
     for row, item, place in zip(table.rows, examples, picture_of, strict=True):
@@ -238,6 +242,9 @@ def _rows(
         answer, n_replaced = chat.answer_ids(item.prompt, item.target, place != NO_PICTURE)
         kept = len(values["input_ids"]) - n_replaced
         prompts.append(values["input_ids"][:kept].astype(np.int32))
+        later, later_learnt = later_turns(chat, row, item)
+        learnt.append(np.array([*([1] * len(answer)), *later_learnt], dtype=np.int32))
+        answer = [*answer, *later]
         answers.append(np.array(answer, dtype=np.int32))
         for name, value in values.items():
             if name not in _TOKEN_KEYS:
@@ -249,6 +256,14 @@ def _rows(
     if too_long:
         raise UserError(list(too_long_problems(((str(row.at), row.id, n) for row, n in too_long), longest)))
     return sorted(extras)
+
+
+def later_turns(chat: Chat, row: Row, item: Example) -> tuple[list[int], list[int]]:
+    """`Chat.later_ids` of a row that is a conversation; nothing of any other."""
+    if len(row.turns) < 2:
+        return [], []
+    turns = [(item.prompt, item.target), *((turn.said, turn.answered) for turn in row.turns[1:])]
+    return chat.later_ids(turns, row.image is not None)
 
 
 def too_long_problems(rows: Iterator[tuple[str, str, int]], longest: int) -> Iterator[Problem]:

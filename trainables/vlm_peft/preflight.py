@@ -18,7 +18,7 @@ from trainables.vlm_data.row import Row
 from trainables.vlm_data.spec import VlmDataSpec
 from trainables.vlm_data.wording import example
 from trainables.vlm_peft.chat import Chat
-from trainables.vlm_peft.encode import mean_colour, opened, processed, too_long_problems
+from trainables.vlm_peft.encode import later_turns, mean_colour, opened, processed, too_long_problems
 from trainables.vlm_peft.estimate import on_meta
 from trainables.vlm_peft.model import context_of, end_ids, load_processor, located
 from trainables.vlm_peft.spec import VlmPeftSpec
@@ -83,7 +83,8 @@ def _most_tokens(table: VlmTable, data: VlmDataSpec, spec: VlmPeftSpec, chat: Ch
         item, has_picture = example(row, data, table.classes), row.image is not None
         answer, n_replaced = chat.answer_ids(item.prompt, item.target, has_picture)
         plain = len(chat.prompt_ids(chat.asked(item.prompt, has_picture)))
-        lengths.append((row, plain + wider[has_picture] - n_replaced + len(answer)))
+        later, _ = later_turns(chat, row, item)
+        lengths.append((row, plain + wider[has_picture] - n_replaced + len(answer) + len(later)))
     over = [(row, n) for row, n in lengths if n > longest]
     if over:
         raise UserError(list(too_long_problems(((str(row.at), row.id, n) for row, n in over), longest)))
