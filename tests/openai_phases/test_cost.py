@@ -170,7 +170,7 @@ def test_stopping_inside_a_phase_says_what_it_may_lose() -> None:
 
 
 def test_a_deployed_model_is_hosted_by_the_hour_but_for_developers() -> None:
-    foundry = {"dialect": "azure_foundry", "base_url": "https://h.openai.azure.com/openai/v1/"}
+    foundry = {"dialect": "azure_foundry", "prices": "azure_foundry", "base_url": "https://h.openai.azure.com/openai/v1/"}
     listed = prices()
     table_ = listed.table.model_copy(update={"hosting_usd_per_hour": Decimal("1.70")})
     hosted = Prices(table_, "t", listed._file)

@@ -112,7 +112,7 @@ def test_what_changes_the_content_changes_the_name(tmp_path: Path, other: dict[s
 
 def test_foundry_files_begin_with_a_byte_order_mark_that_counts(tmp_path: Path) -> None:
     rows = table()
-    ours = spec(profile={"dialect": "azure_foundry", "base_url": "https://h.openai.azure.com/openai/v1/"})
+    ours = spec(profile={"dialect": "azure_foundry", "prices": "azure_foundry", "base_url": "https://h.openai.azure.com/openai/v1/"})
     built = write_examples(ours, rows, rows.split["train"], 4, tmp_path, "train")
     raw = built.path.read_bytes()
     assert raw.startswith(BOM + b"{") and built.sha256 == hashlib.sha256(raw).hexdigest() and built.size_bytes == len(raw)

@@ -11,7 +11,7 @@ from tests.openai_phases.making import spec
 from trainables.openai_phases.limits import LIMITS, Limits
 from trainables.openai_phases.spec import METRICS, OpenaiPhasesSpec, ProfileSpec, base_model_of, is_tuned, job_suffix
 
-AZURE = {"dialect": "azure_foundry", "base_url": "https://shop.openai.azure.com/openai/v1/"}
+AZURE = {"dialect": "azure_foundry", "prices": "azure_foundry", "base_url": "https://shop.openai.azure.com/openai/v1/"}
 
 
 def refusal(**fields: Any) -> str:
@@ -60,6 +60,7 @@ def test_epochs_and_widths_may_differ_by_phase() -> None:
         ({"images": {"transport": "url", "url_template": "https://h/{id}?sig=secret"}}, "without user, password, query"),
         ({"images": {"transport": "url", "url_template": "https://h/{size}/{id}"}}, "no other braces"),
         ({"profile": {"dialect": "azure_foundry"}}, "needs its base_url"),
+        ({"profile": AZURE | {"prices": "openai"}}, "not charged by OpenAI's prices"),
         ({"profile": {"training_type": "Developer"}}, "training_type is not used by dialect openai"),
         ({"profile": {"base_url": "https://user:secret@host/v1"}}, "without user, password"),
         ({"profile": {"base_url": "https://host/v1?key=secret"}}, "without user, password"),

@@ -86,6 +86,8 @@ class ProfileSpec(_Part):
     def _azure_has_its_own_host(self) -> ProfileSpec:
         if self.dialect == "azure_foundry" and self.base_url == ProfileSpec.model_fields["base_url"].default:
             raise ValueError("dialect azure_foundry needs its base_url: https://RESOURCE.openai.azure.com/openai/v1/")
+        if self.dialect == "azure_foundry" and self.price_file is None and self.prices == ProfileSpec.model_fields["prices"].default:
+            raise ValueError("dialect azure_foundry is not charged by OpenAI's prices: give prices: azure_foundry, or a price_file")
         if self.dialect != "azure_foundry" and self.training_type is not None:
             raise ValueError(f"training_type is not used by dialect {self.dialect}: remove it or set dialect: azure_foundry")
         return self
