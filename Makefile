@@ -11,7 +11,7 @@ ARGS ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help setup run test test-pure check format bench quality demo-openai clean
+.PHONY: help setup run test test-pure check format bench chaos quality demo-openai clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1|\2/' | column -t -s '|'
@@ -38,6 +38,9 @@ format: .venv/.installed  ## sort imports, mend what the linter can, format
 bench: .venv/.installed  ## measure this machine: trial overhead, memory, journal (ARGS="--help")
 	@$(PY) -m tests.bench $(ARGS)
 
+chaos: .venv/.installed  ## kill, fill and hang what studies run on, resume, compare: a table of faults (ARGS="--help"); a quarter of an hour
+	@$(PY) -m tests.chaos $(ARGS)
+
 quality: .venv/.installed  ## prove the search: regret beside Optuna, Ray and Syne Tune in virtual time (ARGS="--help"); hours, resumable
 	@$(PY) -m pip install --quiet --no-input -c constraints.txt -e ".[dev,quality]"
 	@$(PY) -m tests.quality $(ARGS)
@@ -47,7 +50,7 @@ demo-openai: .venv/.installed  ## GPT-4o by phases against a local server with f
 
 clean:  ## remove what set-up and tests made; studies stay
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
-	find tune trainables cluster tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find tune trainables cluster tests -name __pycache__ -type d -prune -exec rm -rf .PHONY: help setup run test test-pure check format bench chaos quality +
 
 setup: .venv/.installed  ## only make .venv and install the pinned dependencies
 

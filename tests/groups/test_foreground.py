@@ -84,7 +84,7 @@ def test_trouble_of_the_search_is_not_blamed_on_the_trial(tmp_path: Path):
         ("reports_nan", "failed", "not_finite", "reported val/loss = nan"),
         ("asks_to_retry", "retry", "hub_unreachable", "try again later"),
         ("runs_out_of_memory", "retry", "out_of_memory", "no room for the model"),
-        ("fills_the_disk", "failed", "disk_full", "No space left on device"),
+        ("fills_the_disk", "stop", "disk_full", "No space left on device"),
         ("no_such_recipe", "failed", "attribute_error", "no_such_recipe"),
     ],
 )
@@ -100,16 +100,18 @@ def test_a_spec_that_does_not_validate_fails_by_name(tmp_path: Path):
     assert "epochs" in message[2]
 
 
-def test_a_full_disk_keeps_the_checkpoint_before_it(tmp_path: Path):
+def test_a_full_disk_stops_the_study_and_keeps_the_checkpoint_before_it(tmp_path: Path):
     run(tmp_path, "steps", lambda step, _: "stop", epochs=3)
-    assert run(tmp_path, "fills_the_disk")[:2] == ("failed", "disk_full")
+    kind, reason, _, fix = run(tmp_path, "fills_the_disk")
+    assert (kind, reason, fix) == ("stop", "disk_full", "free space or mend the storage, then resume the study")
     assert checkpoint.step_of(tmp_path / "t0000") == 0
 
 
 @pytest.mark.parametrize(
     ("error", "kind", "reason"),
     [
-        (OSError(errno.EROFS, "Read-only file system"), "failed", "storage_read_only"),
+        (OSError(errno.EROFS, "Read-only file system"), "stop", "storage_read_only"),
+        (OSError(errno.EIO, "Input/output error"), "stop", "storage_lost"),
         (RuntimeError("[../gloo/transport/tcp/pair.cc] Connection closed by peer"), "retry", "worker_lost"),
         (type("DistBackendError", (RuntimeError,), {})("NCCL error"), "retry", "worker_lost"),
         (type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory"), "retry", "out_of_memory"),

@@ -27,7 +27,10 @@ _STORAGE_ERRNOS = {
     errno.ENOSPC: "disk_full",
     errno.EDQUOT: "disk_full",
     errno.EROFS: "storage_read_only",
+    errno.EIO: "storage_lost",
+    errno.ESTALE: "storage_lost",
 }
+_MEND_STORAGE = "free space or mend the storage, then resume the study"
 _NO_SPACE_BYTES = 1 << 20  # writers of binary formats hide errno; with less than this free, the disk is what failed
 _PEER_LOST = re.compile(r"gloo|nccl|connection (closed|reset) by peer|process group", re.IGNORECASE)
 
@@ -55,9 +58,9 @@ def attempt(order: Order, reporter: ChannelReporter) -> End:
         files = {name: str(path) for name, path in outcome.files.items()}
         return End("done", outcome.reason, outcome.detail, metrics=metrics, files=files)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the trial's outer edge
-        if not isinstance(error, (FailTrial, RetryTrial, StopStudy)):
-            traceback.print_exc()
         end = end_of(error, Path(order.workdir))
+        if end.kind != "stop" and not isinstance(error, (FailTrial, RetryTrial)):
+            traceback.print_exc()
         traceback.clear_frames(error.__traceback__)  # a frame would keep the model
         return end
 
@@ -78,8 +81,8 @@ def end_of(error: BaseException, workdir: Path) -> End:
     name = type(error).__name__
     text = f"{name}: {error}{_where(error)}"
     storage = _storage_failure(error, workdir)
-    if storage is not None:
-        return End("failed", storage, text)
+    if storage is not None:  # no fault of the trial: the next one would meet it too
+        return End("stop", storage, text, _MEND_STORAGE)
     if isinstance(error, MemoryError) or name == "OutOfMemoryError":
         return End("retry", "out_of_memory", text, spoilt=True)
     if name.startswith("Dist") or (isinstance(error, RuntimeError) and _PEER_LOST.search(str(error))):

@@ -1,0 +1,180 @@
+"""What can happen to a study on Ray: to its workers, to the actors between them and the driver, to raylets, nodes and the head.
+
+Faults strike one after the other in the same study, and the driver is resumed whenever it is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import psutil
+
+from tests.chaos.driving import Blow, Broken
+from tests.chaos.faults import Scene
+from tests.chaos.nodes import Nodes
+from tune.core.journal import GroupNoted
+
+NOTICED_S = 120.0
+
+
+@dataclass(frozen=True)
+class RayFault:
+    name: str
+    strike: Callable[[Scene, Nodes | None], Blow]
+
+
+def _worker(scene: Scene) -> psutil.Process:
+    """A worker process that trains; the journal says which there are."""
+
+    def find() -> list[psutil.Process]:
+        noted = [e.event for e in scene.run.entries() if isinstance(e.event, GroupNoted) and e.event.what == "started"]
+        pids = [int(pid) for event in noted for pid in re.findall(r"\d+", event.detail.removeprefix("pids "))]
+        return [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
+
+    found: list[psutil.Process] = []
+
+    def look() -> bool:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found[:] = [process for process in find() if any("ray::" in word for word in process.cmdline())]
+        return bool(found)
+
+    if not scene.run.until_true(look, "a worker process", NOTICED_S):
+        raise Broken("no worker process while the study runs")
+    return scene.rng.choice(found)
+
+
+def _actors(driver: psutil.Process, word: str) -> list[psutil.Process]:
+    """Processes of the driver's own Ray whose title holds `word`."""
+    found = []
+    for process in driver.children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if any(word in part for part in process.cmdline()[:2]):
+                found.append(process)
+    return found
+
+
+def _titles(driver: psutil.Process) -> str:
+    return ", ".join(sorted({process.cmdline()[0] for process in _actors(driver, "ray::")}))
+
+
+def _kill_worker(scene: Scene, nodes: Nodes | None) -> Blow:
+    worker = _worker(scene)
+    blow = scene.run.blow()
+    worker.kill()
+    return blow
+
+
+def _hung_worker(scene: Scene, nodes: Nodes | None) -> Blow:
+    worker = _worker(scene)
+    blow = scene.run.blow(lasted_s=5.0)
+    worker.suspend()
+    time.sleep(5.0)
+    worker.resume()
+    return blow
+
+
+def _kill_actor(title: str) -> Callable[[Scene, Nodes | None], Blow]:
+    def strike(scene: Scene, nodes: Nodes | None) -> Blow:
+        found: list[psutil.Process] = []
+
+        def look() -> bool:
+            found[:] = _actors(scene.run.driver, title)
+            return bool(found)
+
+        if not scene.run.until_true(look, f"a process {title} among {_titles(scene.run.driver)}", NOTICED_S):
+            raise Broken(f"no process {title} while the study runs")
+        blow = scene.run.blow()
+        scene.rng.choice(found).kill()
+        return blow
+
+    return strike
+
+
+def _kill_driver(scene: Scene, nodes: Nodes | None) -> Blow:
+    blow = scene.run.blow()
+    scene.run.kill()
+    return blow
+
+
+def _kill_own_ray(word: str) -> Callable[[Scene, Nodes | None], Blow]:
+    """A process of the Ray that the driver started for itself: nothing can run there any more."""
+
+    def strike(scene: Scene, nodes: Nodes | None) -> Blow:
+        found = [p for p in scene.run.driver.children(recursive=True) if word in p.name()]
+        if not found:
+            raise Broken(f"no {word} below the driver")
+        blow = scene.run.blow()
+        found[0].kill()
+        scene.run.wait(NOTICED_S)
+        return blow
+
+    return strike
+
+
+def _full_disk(scene: Scene, nodes: Nodes | None) -> Blow:
+    """Workers and driver meet it at the same time."""
+    assert scene.disk is not None
+    blow = scene.run.blow()
+    scene.disk.goes_bad(errno.ENOSPC)
+    code = scene.run.wait(NOTICED_S)
+    scene.disk.is_mended()
+    if code != 1 or "go on with: " not in scene.run.said():
+        raise Broken(f"exit code {code}, where 1 and what to do were due: {scene.run.said()[-800:]}")
+    return Blow(blow.before, blow.at_s, time.time() - blow.at_s)
+
+
+def _kill_raylet(replaced: bool) -> Callable[[Scene, Nodes | None], Blow]:
+    def strike(scene: Scene, nodes: Nodes | None) -> Blow:
+        assert nodes is not None
+        worker = _worker(scene)
+        blow = scene.run.blow()
+        nodes.kill_raylet_above(worker)
+        if replaced:
+            time.sleep(2.0)
+            nodes.add()
+        return blow
+
+    return strike
+
+
+def _kill_node(scene: Scene, nodes: Nodes | None) -> Blow:
+    assert nodes is not None
+    worker = _worker(scene)
+    blow = scene.run.blow()
+    nodes.kill_the_node_with(worker)
+    time.sleep(2.0)
+    nodes.add()
+    return blow
+
+
+def _kill_head(scene: Scene, nodes: Nodes | None) -> Blow:
+    """The control plane is gone with all it knew; another cluster comes up at the same address."""
+    assert nodes is not None
+    blow = scene.run.blow()
+    nodes.kill_head()
+    with contextlib.suppress(Broken):
+        scene.run.wait(NOTICED_S)
+    if scene.run.alive:
+        raise Broken(f"the driver hung for {NOTICED_S:g} s after the head was gone: {scene.run.said()[-500:]}")
+    nodes.start_again()
+    return Blow(blow.before, blow.at_s, time.time() - blow.at_s)
+
+
+KILL_WORKER = RayFault("worker: kill -9", _kill_worker)
+HUNG_WORKER = RayFault("worker: SIGSTOP for 5 s", _hung_worker)
+KILL_HOST = RayFault("group's host: kill -9", _kill_actor("ray::Host"))
+KILL_CARRIER = RayFault("trial's actor: kill -9", _kill_actor("ray::LeasedTrial"))
+KILL_CONTROLLER = RayFault("Train's controller: kill -9", _kill_actor("ray::TrainController"))
+KILL_DRIVER = RayFault("driver on Ray: kill -9", _kill_driver)
+KILL_OWN_RAYLET = RayFault("the only raylet: SIGKILL", _kill_own_ray("raylet"))
+KILL_OWN_GCS = RayFault("the only GCS: SIGKILL", _kill_own_ray("gcs_server"))
+FULL_DISK = RayFault("disk of workers and driver: full", _full_disk)
+KILL_RAYLET = RayFault("a raylet: SIGKILL, replaced", _kill_raylet(True))
+KILL_RAYLET_FOR_GOOD = RayFault("a raylet: SIGKILL, not replaced", _kill_raylet(False))
+KILL_NODE = RayFault("a node, all of it: SIGKILL, replaced", _kill_node)
+KILL_HEAD = RayFault("the head: SIGKILL, started anew", _kill_head)

@@ -1,0 +1,72 @@
+"""The studies that faults are done to, and how each of them ends when nothing happens to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+_CURVE = """
+study: {{name: {name}, seed: {seed}}}
+metric: {{name: val/score, mode: max}}
+budget: {{trials: {trials}}}
+sampler: {{kind: {sampler}}}
+scheduler: {{{scheduler}}}
+cluster: {{{cluster}}}
+trainable: {{kind: curve, epochs: {epochs}, step_seconds: {step_seconds}}}
+space:
+  lr: {{float: [1e-4, 1.0], log: true}}
+  depth: {{int: [1, 10]}}
+"""
+_CNN = """
+study: {name: chaos_cnn, seed: 5}
+metric: {name: val/f1_weighted, mode: max}
+budget: {trials: 3}
+sampler: {kind: random}
+scheduler: {kind: asha, grace: 1, factor: 2}
+trainable:
+  kind: timm_cnn
+  model: {name: tf_efficientnet_lite0, weights: none}
+  data: {source: bundled, max_per_class: 6}
+  image_size: 32
+  epochs: 3
+  baseline: false
+  refit: null
+space:
+  optim.lr: {float: [1e-4, 1e-2], log: true}
+"""
+
+
+@dataclass(frozen=True)
+class ChaosStudy:
+    """`where`: "process" is the foreground, "ray" a Ray of the driver's own, "nodes" a cluster of several nodes on this machine.
+
+    ordered: one slot, so that a study that met a fault must be the undisturbed one, event for event. With several slots the order
+    of reports is the machine's; then what stood in the journal must stay, and every decision must be the one that the same sampler
+    and scheduler take on the journal's own past.
+    """
+
+    name: str
+    text: str
+    where: Literal["process", "ray", "nodes"]
+    trials: int
+    ordered: bool = True
+
+
+def _curve(name: str, where: Literal["process", "ray", "nodes"], trials: int, ordered: bool = True, **more: object) -> ChaosStudy:
+    settings: dict[str, object] = {
+        "seed": 42,
+        "sampler": "tpe, n_startup: 4",
+        "scheduler": "kind: asha, grace: 2, factor: 2",
+        "cluster": "",
+        "epochs": 12,
+        "step_seconds": 0.02,
+    }
+    return ChaosStudy(name, _CURVE.format(**(settings | {"name": name, "trials": trials} | more)), where, trials, ordered)
+
+
+STOP = _curve("chaos_stop", "process", 10)
+PROMOTE = _curve("chaos_promote", "process", 10, seed=44, scheduler="kind: asha, grace: 2, factor: 2, form: promote")
+NARROW = _curve("chaos_narrow", "ray", 10, cluster="concurrency: 1, max_retries: 5", step_seconds=0.1)
+WIDE = _curve("chaos_wide", "ray", 14, ordered=False, cluster="concurrency: 2, max_retries: 5", step_seconds=0.15)
+NODES = _curve("chaos_nodes", "nodes", 12, ordered=False, cluster="max_retries: 5", step_seconds=0.3, sampler="random")
+CNN = ChaosStudy("chaos_cnn", _CNN, "process", 3)
