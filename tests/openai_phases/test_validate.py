@@ -290,7 +290,8 @@ def test_a_request_that_the_batch_would_refuse_is_named(tmp_path: Path, second: 
 @pytest.mark.parametrize("shape", ["published", "strict_json"])
 def test_what_we_write_is_what_we_would_send(tmp_path: Path, dialect: Any, shape: str) -> None:
     host = "https://host.openai.azure.com/openai/v1/" if dialect == "azure_foundry" else "https://api.openai.com/v1"
-    ours, rows = spec(profile={"dialect": dialect, "base_url": host}, prompt={"shape": shape, "system": "Be brief."}), table()
+    profile = {"dialect": dialect, "prices": dialect, "base_url": host}
+    ours, rows = spec(profile=profile, prompt={"shape": shape, "system": "Be brief."}), table()
     built = write_examples(ours, rows, rows.split["train"], 4, tmp_path, "train")
     report = look_at_file(built.path, "training", dialect, limits_with(dialect), RATES, LETTERS)
     assert report.problems == () and report.sha256 == built.sha256 and report.n_image_lines == built.n_lines == 12
