@@ -86,7 +86,8 @@ def plan_text(planned: Mapping[str, Any]) -> str:
     if planned["dollars"] is not None:
         lines += dollar_lines(planned["dollars"])
     if planned["data"]:
-        lines.append(f"  data         {_data_words(planned['data'])}")
+        lines.append(f"  data         {_data_words(planned['data']) or 'see missing'}")
+        lines += [f"  note         {note}" for note in planned["data"].get("notes", ())]
         lines += [f"  warning      {warning}" for warning in planned["data"].get("warnings", ())]
     for problem in planned["missing"][:MOST_MISSING]:
         lines.append(f"  missing      {problem['where']}\n    got: {problem['got']}\n    fix: {problem['fix']}")
@@ -262,7 +263,7 @@ def _look(spec: StudySpec, entry: Entry | None, missing: list[Problem]) -> dict[
         return dict(load(entry.preflight)(spec.trainable_spec, spec.study.seed))
     except UserError as error:
         missing += error.problems
-        return None
+        return None if error.facts is None else dict(error.facts)
 
 
 def _total(points: Sequence[Mapping[str, Any]], trials: int | None, share: float, slots: int | None) -> dict[str, float | None]:

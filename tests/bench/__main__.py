@@ -4,6 +4,7 @@ Each benchmark compares two things in one run on one machine. Figures are printe
 
     make bench                    # all of it, about an hour on two cores
     make bench ARGS="--only a,e"  # (a) no-op trials (b) a 16-trial CNN study (c) one trial and a plain loop (d) ZeRO memory (e) journal
+                                  # (k) a head search with frozen outputs kept
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from tests.bench import journal_bench, leased, plain_loop, stock_nested
+from tests.bench import frozen_prefix_bench, journal_bench, leased, plain_loop, stock_nested
 
 CNN_POINTS = [{"optim.lr": lr, "batch": batch} for lr in (1e-4, 3e-4, 1e-3, 3e-3) for batch in (16, 32, 64, 128)]
 CNN = {
@@ -71,7 +72,15 @@ def journal() -> None:
     )
 
 
-ALL: dict[str, Callable[[], None]] = {"a": noop_trials, "b": cnn_study, "c": one_trial, "d": zero_memory, "e": journal}
+def kept_outputs() -> None:
+    """(k) A 24-trial head search with and without keeping what the frozen encoder gives."""
+    found = frozen_prefix_bench.measure()
+    say("(k) 24-trial head search on frozen Lite0 and MiniLM, one trial at a time", ("", "computed every time", "kept", "ratio"))
+    row("wall seconds of the search", found["computed_seconds"], found["kept_seconds"])
+    row("seconds of a trial after the first", found["computed_seconds"] / found["trials"], found["further_kept_seconds"])
+
+
+ALL: dict[str, Callable[[], None]] = {"a": noop_trials, "b": cnn_study, "c": one_trial, "d": zero_memory, "e": journal, "k": kept_outputs}
 
 
 def say(title: str, columns: tuple[str, ...]) -> None:

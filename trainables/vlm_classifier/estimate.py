@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from trainables.catalog import Estimate
 from trainables.frozen_prefix.frontier import Frontier
+from trainables.torchvision_ops import ensure_torchvision_ops
 from trainables.vlm_classifier.build import adapters, frontier_of, last_sections
 from trainables.vlm_classifier.encoder import open_encoder
 from trainables.vlm_classifier.encoder_specs import EncoderSpec
@@ -104,6 +105,7 @@ def _shapes(spec: EncoderSpec) -> dict[str, Weights]:
 
 def published_shapes(spec: EncoderSpec) -> dict[str, Weights]:
     """Stand-ins that name a published checkpoint. Raises UserError for one whose shape is not known."""
+    ensure_torchvision_ops()
     from trainables.peft_methods.architectures import config_of
     from trainables.vlm_classifier.encoder_specs import TwoTowerSpec
 

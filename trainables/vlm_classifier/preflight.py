@@ -20,7 +20,7 @@ def look(spec: VlmClassifierSpec, seed: int) -> dict[str, Any]:
     """Facts about data, weights and cache: `digest`, `counts`, `classes`, `rows`, `weights`, `kept`, `notes`, `warnings`.
 
     Fetches hub weights once, so that trials do not do it at the same time. `seed` is not needed: the split has its own. Raises
-    UserError with every problem.
+    UserError with every problem, and with what was found besides.
     """
     problems: list[Problem] = []
     facts: dict[str, Any] = {"warnings": [], "notes": []}
@@ -46,7 +46,7 @@ def look(spec: VlmClassifierSpec, seed: int) -> dict[str, Any]:
     except UserError as error:
         problems += error.problems
     if problems:
-        raise UserError(list(dict.fromkeys(problems)))
+        raise UserError(list(dict.fromkeys(problems)), facts)
     return facts
 
 

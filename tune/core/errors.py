@@ -11,8 +11,9 @@ A user's mistake is a `Problem`: where it is, what was got, how to mend it. All 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,13 @@ class PhasetuneError(Exception):
 
 
 class UserError(PhasetuneError):
-    """A mistake in a study, a data set or a command line. Nothing has been started."""
+    """A mistake in a study, a data set or a command line. Nothing has been started.
 
-    def __init__(self, problems: Problem | Iterable[Problem]):
+    facts: what a look at data and weights found besides the problems, for `plan` to tell.
+    """
+
+    def __init__(self, problems: Problem | Iterable[Problem], facts: Mapping[str, Any] | None = None):
+        self.facts = facts
         self.problems: tuple[Problem, ...] = (problems,) if isinstance(problems, Problem) else tuple(problems)
         assert self.problems, "a UserError needs at least one problem"
         super().__init__(str(self))
