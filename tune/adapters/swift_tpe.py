@@ -69,7 +69,7 @@ class SwiftTpe(TPESampler):
         for i in np.flatnonzero(~filled[numbers]):
             params = self._get_params(trials[i])  # of a running trial, Optuna takes those of branches that it did not choose too
             column[numbers[i]] = distribution.to_internal_repr(params[name]) if name in params else np.nan
-            filled[numbers[i]] = trials[i].state.is_finished()
+            filled[numbers[i]] = trials[i].state.is_finished() or name in trials[i].params  # which never change
         values: np.ndarray = column[numbers]
         return values
 
