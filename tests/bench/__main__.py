@@ -2,8 +2,9 @@
 
 Each benchmark compares two things in one run on one machine. Figures are printed as they come, as Markdown for the README.
 
-    make bench                    # all of it, about an hour on two cores
+    make bench                    # all of it, about an hour and a half on two cores
     make bench ARGS="--only a,e"  # (a) no-op trials (b) a 16-trial CNN study (c) one trial and a plain loop (d) ZeRO memory (e) journal
+                                  # (f) 10,000 trials
                                   # (k) a head search with frozen outputs kept
 """
 
@@ -17,7 +18,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from tests.bench import frozen_prefix_bench, journal_bench, leased, plain_loop, stock_nested
+from tests.bench import frozen_prefix_bench, journal_bench, leased, plain_loop, scale, stock_nested
 
 CNN_POINTS = [{"optim.lr": lr, "batch": batch} for lr in (1e-4, 3e-4, 1e-3, 3e-3) for batch in (16, 32, 64, 128)]
 CNN = {
@@ -80,7 +81,21 @@ def kept_outputs() -> None:
     row("seconds of a trial after the first", found["computed_seconds"] / found["trials"], found["further_kept_seconds"])
 
 
-ALL: dict[str, Callable[[], None]] = {"a": noop_trials, "b": cnn_study, "c": one_trial, "d": zero_memory, "e": journal, "k": kept_outputs}
+def many_trials() -> None:
+    """(f) A study of 1,000, 3,000 and 10,000 trials, and how its costs grow."""
+    print("\n(f) a study of 10,000 trials on 1,000 simulated slots")
+    scale.measure()
+
+
+ALL: dict[str, Callable[[], None]] = {
+    "a": noop_trials,
+    "b": cnn_study,
+    "c": one_trial,
+    "d": zero_memory,
+    "e": journal,
+    "f": many_trials,
+    "k": kept_outputs,
+}
 
 
 def say(title: str, columns: tuple[str, ...]) -> None:
