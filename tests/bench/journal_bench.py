@@ -28,7 +28,7 @@ from tune.core.journal import (
     decode_all,
     encode,
 )
-from tune.core.search import SAMPLER_STATE_EVERY
+from tune.core.proposer import SAMPLER_STATE_EVERY
 
 
 def events_per_second(seconds: float = 2.0) -> float:
