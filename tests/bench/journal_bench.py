@@ -44,7 +44,7 @@ def events_per_second(seconds: float = 2.0) -> float:
 
 def long_journal(trials: int, steps: int) -> list[str]:
     """The lines of a study of `trials` random points with `steps` reports each, with real sampler states."""
-    search = make_search(MemoryStore(), rules_of(1, 1, 10**9), sampler="tpe")
+    search = make_search(MemoryStore(), rules_of(1, 1, 1_000_000), sampler="tpe")
     rng, clock, lines = random.Random(0), FakeClock(), []
 
     def write(event: Event) -> None:
@@ -74,7 +74,7 @@ def measure(trials: int = 10_000, steps: int = 5) -> dict[str, float]:
         began = time.perf_counter()
         entries = list(decode_all(read_lines(path)))
         read_s = time.perf_counter() - began
-        search = make_search(MemoryStore(), rules_of(1, 1, 10**9), sampler="tpe")
+        search = make_search(MemoryStore(), rules_of(1, 1, 1_000_000), sampler="tpe")
         search.replay(entries)
         resume_s = time.perf_counter() - began
         size = path.stat().st_size
