@@ -46,7 +46,7 @@ from tune.session import make_search, rules_of
 SIZES = (1_000, 3_000, 10_000)
 SLOTS = 1_000
 STEPS = 9
-SEARCHES = ("tpe/stop", "tpe/promote")
+SEARCHES = ("random/stop", "tpe/stop", "tpe/promote")
 WINDOW = 0.1  # calls are judged by the last tenth of a study's
 _CURVE_SPACE = "{lr: {float: [1e-4, 1.0], log: true}, depth: {int: [1, 32]}, noise: {float: [0.0, 0.1]}}"
 STUDY = """
@@ -217,7 +217,8 @@ def mlflow(sizes: Sequence[int], folder_of: Path, tracking_uri: str | None) -> N
     sheet = Sheet(f"MLflow projection from nothing, {where}", sizes)
     sheet.row("seconds", seconds, 1)
     sheet.row("runs a second", [n / s if s else None for n, s in zip(sizes, seconds, strict=True)], 0)
-    sheet.row("database, MB", sizes_mb, 1)
+    if tracking_uri is None:
+        sheet.row("database, MB", sizes_mb, 1)
 
 
 def _project_s(study_dir: Path, uri: str, experiment: str) -> float:
