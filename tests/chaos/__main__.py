@@ -33,7 +33,7 @@ ON_RAY: tuple[tuple[ChaosStudy, tuple[RayFault, ...]], ...] = (
     (WIDE, (on.KILL_WORKER, on.KILL_CARRIER, on.KILL_CONTROLLER, on.FULL_DISK)),
     (WIDE, (on.KILL_OWN_RAYLET, on.KILL_OWN_GCS)),
     (NODES, (on.KILL_RAYLET, on.KILL_NODE)),
-    (NODES, (on.KILL_HEAD, on.KILL_RAYLET_FOR_GOOD)),
+    (NODES, (on.KILL_HEAD, on.KILL_RAYLET_LONG)),
 )
 IN_PROCESS: tuple[tuple[ChaosStudy, Fault], ...] = (
     *((study, fault) for study in (STOP, PROMOTE) for fault in of.OF_THE_DRIVER),

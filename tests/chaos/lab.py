@@ -19,7 +19,7 @@ from tests.mlflow_log.server import MlflowServer
 from tune.core.journal import Entry
 
 AT_LEAST_EVENTS = 3  # before a fault strikes
-ENDS_WITHIN_S = {"process": 120.0, "ray": 240.0, "nodes": 240.0}
+ENDS_WITHIN_S = {"process": 120.0, "ray": 150.0, "nodes": 150.0}
 SMALL_MB = 4
 
 

@@ -59,7 +59,11 @@ def _actors(driver: psutil.Process, word: str) -> list[psutil.Process]:
 
 
 def _titles(driver: psutil.Process) -> str:
-    return ", ".join(sorted({process.cmdline()[0] for process in _actors(driver, "ray::")}))
+    titles = set()
+    for process in _actors(driver, "ray::"):
+        with contextlib.suppress(psutil.NoSuchProcess, IndexError):
+            titles.add(process.cmdline()[0])
+    return ", ".join(sorted(titles))
 
 
 def _kill_worker(scene: Scene, nodes: Nodes | None) -> Blow:
@@ -128,15 +132,14 @@ def _full_disk(scene: Scene, nodes: Nodes | None) -> Blow:
     return Blow(blow.before, blow.at_s, time.time() - blow.at_s)
 
 
-def _kill_raylet(replaced: bool) -> Callable[[Scene, Nodes | None], Blow]:
+def _kill_raylet(replaced_after_s: float) -> Callable[[Scene, Nodes | None], Blow]:
     def strike(scene: Scene, nodes: Nodes | None) -> Blow:
         assert nodes is not None
         worker = _worker(scene)
         blow = scene.run.blow()
         nodes.kill_raylet_above(worker)
-        if replaced:
-            time.sleep(2.0)
-            nodes.add()
+        time.sleep(replaced_after_s)
+        nodes.add()
         return blow
 
     return strike
@@ -174,7 +177,7 @@ KILL_DRIVER = RayFault("driver on Ray: kill -9", _kill_driver)
 KILL_OWN_RAYLET = RayFault("the only raylet: SIGKILL", _kill_own_ray("raylet"))
 KILL_OWN_GCS = RayFault("the only GCS: SIGKILL", _kill_own_ray("gcs_server"))
 FULL_DISK = RayFault("disk of workers and driver: full", _full_disk)
-KILL_RAYLET = RayFault("a raylet: SIGKILL, replaced", _kill_raylet(True))
-KILL_RAYLET_FOR_GOOD = RayFault("a raylet: SIGKILL, not replaced", _kill_raylet(False))
+KILL_RAYLET = RayFault("a raylet: SIGKILL, replaced after 2 s", _kill_raylet(2.0))
+KILL_RAYLET_LONG = RayFault("a raylet: SIGKILL, replaced after 20 s", _kill_raylet(20.0))
 KILL_NODE = RayFault("a node, all of it: SIGKILL, replaced", _kill_node)
 KILL_HEAD = RayFault("the head: SIGKILL, started anew", _kill_head)
