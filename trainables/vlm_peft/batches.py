@@ -68,7 +68,9 @@ class Batches:
         inputs = self._inputs(rows, ids_BT, mask_BT, left=False, answered=True)
         n_last = longest - min(len(prompt) for prompt in prompts) + 1  # the token before an answer foretells its first
         if self.keeps_logits:
-            inputs["logits_to_keep"] = n_last
+            # as places and not as a number: what is picked lies together in memory, while a slice makes a CPU copy the whole output
+            # layer for each row (torch's matmul does not fold strided rows onto weights without gradients)
+            inputs["logits_to_keep"] = torch.arange(-n_last, 0, device=self.device)
         return Batch(inputs, torch.from_numpy(labels_BT).to(self.device), n_last)
 
     def asking(self, rows: Sequence[int] | NDArray[np.int64]) -> Batch:
@@ -134,5 +136,6 @@ def answer_loss(logits_BKV: torch.Tensor, labels_BT: torch.Tensor, n_last: int) 
     """
     logits = logits_BKV[:, -n_last:-1].float()
     wanted = labels_BT[:, labels_BT.shape[1] - n_last + 1 :]
-    loss = torch.nn.functional.cross_entropy(logits.transpose(1, 2), wanted, ignore_index=IGNORED, reduction="none")
-    return loss.sum(dim=1), (wanted != IGNORED).sum(dim=1)
+    # words last, as they lie in memory: over strided words a CPU takes several times as long
+    flat = torch.nn.functional.cross_entropy(logits.flatten(0, 1), wanted.flatten(), ignore_index=IGNORED, reduction="none")
+    return flat.view(wanted.shape).sum(dim=1), (wanted != IGNORED).sum(dim=1)

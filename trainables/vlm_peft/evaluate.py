@@ -24,6 +24,7 @@ from trainables.vlm_data.prompts import PROMPTS
 from trainables.vlm_data.wording import LETTERS
 from trainables.vlm_peft.batches import Batches, answer_loss
 from trainables.vlm_peft.chat import Chat
+from trainables.vlm_peft.likelihood import answer_losses, goes_on
 from trainables.vlm_peft.spec import EvaluationSpec
 from trainables.vlm_peft.task import Task
 from tune.core.errors import FailTrial
@@ -124,6 +125,10 @@ def _said(asker: Asker, batches: Batches, rows: NDArray[np.int64], spec: Evaluat
 
 
 def _likeliest(asker: Asker, batches: Batches, task: Task, rows: NDArray[np.int64], spec: EvaluationSpec, chat: Chat) -> list[str]:
+    if asker.engine.zero is None and not any(task.table.rows[int(i)].choices for i in rows):  # the same answers for all rows
+        longest = int(batches.rows.lengths[rows].max()) + max(len(chat.candidate_ids(answer)) for answer in allowed(task, int(rows[0])))
+        if goes_on(asker.module, longest):
+            return _likeliest_of_same(asker, batches, rows, allowed(task, int(rows[0])), spec, chat)
     pairs = [(k, answer) for k, i in enumerate(rows) for answer in allowed(task, int(i))]
     best: dict[int, tuple[float, str]] = {}
     scored: dict[int, str] = {}
@@ -138,6 +143,19 @@ def _likeliest(asker: Asker, batches: Batches, task: Task, rows: NDArray[np.int6
         if k not in best or loss < best[k][0]:
             best[k] = (loss, answer)
     return [best[k][1] for k in range(len(rows))]
+
+
+def _likeliest_of_same(
+    asker: Asker, batches: Batches, rows: NDArray[np.int64], names: Sequence[str], spec: EvaluationSpec, chat: Chat
+) -> list[str]:
+    """Where all rows choose among the same answers, each prompt is computed once."""
+    mine = np.arange(asker.reporter.rank, len(rows), asker.reporter.world_size)
+    answers = [chat.candidate_ids(name) for name in names]
+    found = {
+        int(mine[place]): names[int(np.argmin(losses))]
+        for place, losses in answer_losses(asker.forward, asker.module, batches, rows[mine].tolist(), answers, spec.batch)
+    }
+    return _gathered(found, len(rows), asker.reporter)
 
 
 def _shares(n: int, n_together: int, reporter: Reporter) -> Iterator[tuple[int, NDArray[np.int64], bool]]:
