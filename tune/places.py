@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trainables.cache_home import cache_home
 from tune.adapters.foreground import ForegroundExecutor, OnAsk, OnReport
 from tune.core.errors import Problem, StopStudy, UserError
 from tune.core.rules import Assignment
@@ -151,7 +152,7 @@ class Orders:
             "refit": entry.refit,
             "clone": entry.recipe,
         }
-        self._cache_dir = os.environ.get("PHASETUNE_CACHE") or str(Path.home() / ".cache" / "phasetune")
+        self._cache_dir = str(cache_home())
 
     def order(self, assignment: Assignment) -> Any:
         from trainables.adapters.order import Order

@@ -13,7 +13,7 @@ from trainables.spider.skills import skills
 from trainables.text_metrics.registry import METRICS as SCORES
 from trainables.vlm_peft.chat import Chat
 from trainables.vlm_peft.evaluate import Asker, judge
-from trainables.vlm_peft.model import DTYPE, end_ids, load_config, load_model, load_processor
+from trainables.vlm_peft.model import DTYPE, end_ids, load_config, load_model, load_processor, match_statistics
 from trainables.vlm_peft.recipe import batches_for
 from trainables.vlm_peft.spec import VlmPeftSpec
 from trainables.vlm_peft.task import PREDICTIONS, open_tasks
@@ -30,6 +30,7 @@ def zero_shot(spec: VlmPeftSpec, reporter: Reporter) -> Outcome:
         model.to(torch.device(reporter.device))
         for parameter in model.parameters():
             parameter.data = parameter.data.to(DTYPE[spec.engine.precision])
+        match_statistics(model)
     model.eval()
     asker = Asker(model, model, EngineSpec(precision=spec.engine.precision), reporter, splits=False)
     batches = batches_for(model, chat, tasks, spec, reporter)

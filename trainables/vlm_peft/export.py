@@ -17,7 +17,7 @@ from typing import Any
 
 from trainables.vlm_data.prompts import PROMPTS
 from trainables.vlm_peft.chat import Chat
-from trainables.vlm_peft.model import DTYPE, FACTS, FOLDER, end_ids, load_model, located
+from trainables.vlm_peft.model import DTYPE, FACTS, FOLDER, end_ids, load_model, located, match_statistics
 from trainables.vlm_peft.model import _processor_from as processor_from
 from trainables.vlm_peft.spec import VlmPeftSpec
 from tune.core.errors import Problem, UserError
@@ -107,6 +107,7 @@ def opened(folder: Path, spec: VlmPeftSpec, whole: bool, device: str) -> tuple[A
         module.to(device)
         for parameter in module.parameters():  # not buffers: rounded rotary frequencies would move every position
             parameter.data = parameter.data.to(DTYPE[spec.engine.precision])
+        match_statistics(module)
     return module.eval(), source
 
 
@@ -144,6 +145,7 @@ def _write_whole(spec: VlmPeftSpec, home: Path, folder: Path) -> None:
         raise UserError([Problem("--merge", problem.got, "leave --merge out") for problem in error.problems]) from None
     for parameter in model.parameters():
         parameter.data = parameter.data.to(DTYPE[spec.engine.precision])
+    match_statistics(model)
     model.save_pretrained(folder)
 
 

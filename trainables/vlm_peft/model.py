@@ -22,7 +22,7 @@ from trainables.hub_files import snapshot
 from trainables.peft_methods.build import Adapted, build
 from trainables.peft_methods.spec import PeftSpec
 from trainables.torchvision_ops import ensure_torchvision_ops
-from trainables.vlm_peft import tiny
+from trainables.vlm_peft import assemble, tiny
 from trainables.vlm_peft.chat import Chat
 from trainables.vlm_peft.spec import ModelSpec, VlmPeftSpec
 from tune.core.errors import Problem, StopStudy, UserError
@@ -62,6 +62,7 @@ def load_for_inference(folder: Path, device: str = "cpu", precision: Precision |
         module.to(device)
         for parameter in module.parameters():  # not buffers: rounded rotary frequencies would move every position
             parameter.data = parameter.data.to(DTYPE[precision or spec.engine.precision])
+        match_statistics(module)
     processor = _processor_from(home / "processor", spec.model) if (home / "processor").exists() else load_processor(spec.model)
     return Loaded(module.eval(), processor, Chat(processor, spec.model, end_ids(spec.model)), spec, tuple(facts["classes"]))
 
@@ -195,7 +196,17 @@ def settled(adapted: Adapted, config: Any, spec: VlmPeftSpec) -> Adapted:
             parameter.data = parameter.data.to(torch.float32 if parameter.requires_grad else frozen)
         elif parameter.requires_grad:
             parameter.data = parameter.data.float()
+    match_statistics(adapted.module)
     return adapted
+
+
+def match_statistics(module: nn.Module) -> None:
+    """The running statistics of batch norms get the type of their weights: a convolutional tower computes with one type only."""
+    for part in module.modules():
+        if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.weight is not None:
+            for name, statistic in part.named_buffers(recurse=False):
+                if statistic.is_floating_point():
+                    setattr(part, name, statistic.to(part.weight.dtype))
 
 
 def frozen_modules(adapted: Adapted, spec: PeftSpec) -> list[nn.Module]:
@@ -235,6 +246,9 @@ def _is_idle(name: str, first_idle: int) -> bool:
 def _folder(name: str, where: str, code: bool, weights: bool) -> Path:
     if name.startswith("hf:"):
         return snapshot(name.removeprefix("hf:"), where=where, code=code, weights=weights)
+    made = assemble.whole_folder(name)
+    if made is not None:
+        return made
     path = Path(name).expanduser()
     if not path.is_dir():
         known = " (for a model of the hub write hf:owner/name)" if name.count("/") == 1 else ""

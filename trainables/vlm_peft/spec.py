@@ -18,6 +18,7 @@ from trainables.peft_methods.spec import PeftSpec
 from trainables.spider.skills import SKILL_METRICS, SKILL_PREFIXES
 from trainables.spider.spec import KeepSpec
 from trainables.vlm_data.spec import VlmDataSpec
+from trainables.vlm_peft.assemble_spec import ASSEMBLIES, PREFIX
 from tune.core.errors import did_you_mean
 from tune.core.metrics import Metric, MetricSet, Mode
 
@@ -38,8 +39,10 @@ class ModelSpec(_Part):
     name: str = Field(
         min_length=1,
         description=(
-            "A folder with config.json, weights and processor; hf:owner/name of the hub; or tiny:<family>, a small real model of that "
-            f"class with random weights, for trying things out ({', '.join(TINY_FAMILIES)})."
+            "A folder with config.json, weights and processor; hf:owner/name of the hub; the folder of a finished trial of this kind, to "
+            f"start from what it trained; {PREFIX}<name>, put together here from a vision tower and a language model "
+            f"({', '.join(ASSEMBLIES)}); or tiny:<family>, a small real model of that class with random weights, for trying things out "
+            f"({', '.join(TINY_FAMILIES)})."
         ),
     )
     processor: str | None = Field(
@@ -77,6 +80,10 @@ class ModelSpec(_Part):
             raise ValueError(
                 f"no tiny family is called {family}{did_you_mean(family, TINY_FAMILIES)}; there are {', '.join(TINY_FAMILIES)}"
             )
+        assembly = name.removeprefix(PREFIX)
+        if name.startswith(PREFIX) and assembly not in ASSEMBLIES:
+            known = ", ".join(ASSEMBLIES)
+            raise ValueError(f"no assembly is called {assembly}{did_you_mean(assembly, ASSEMBLIES)}; there is {known}")
         return name
 
     @model_validator(mode="after")
