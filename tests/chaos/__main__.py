@@ -1,7 +1,7 @@
 """`make chaos`: studies under the real program meet faults drawn from a seed, are resumed, and must end as if nothing had happened.
 
-    make chaos                                        # 36 faults, about a quarter of an hour on two cores
-    make chaos ARGS="--faults 60 --seed 7"            # others; what is above the 36 is drawn from faults of one process
+    make chaos                                        # 37 faults, about a quarter of an hour on two cores
+    make chaos ARGS="--faults 60 --seed 7"            # others; what is above the 37 is drawn from faults of one process
     make chaos ARGS="--only disk,MLflow --dir DIR"    # faults whose names hold a word; keep the studies
 
 Drivers, workers, actors, raylets, nodes and the head are killed for real; disks fail by real error codes (`bad_disk.c`); MLflow is a
@@ -52,6 +52,8 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", default="", help="words, separated by commas: faults or studies whose names hold one")
     parser.add_argument("--dir", type=Path, help="keep the studies there; else they are gone at the end")
     args = parser.parse_args(words)
+    if args.dir is not None and args.dir.exists() and any(args.dir.iterdir()):
+        parser.error(f"--dir {args.dir}: it is not empty")
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
         rows = chaos(args.dir or Path(folder), args.faults, args.seed, [word for word in args.only.split(",") if word])

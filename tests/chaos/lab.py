@@ -93,7 +93,11 @@ class Lab:
                 now = ""
                 scene.run.to_the_end(ENDS_WITHIN_S[study.where])
             except (Broken, AssertionError) as error:
-                return [self._row(Row(now or faults[-1].name, study.name, scene.run.n_events(), None, str(error)))]
+                name = now or faults[-1].name
+                others = [
+                    Row(of, study.name, len(b.before), None, f"not judged: see {name}", skipped=True) for of, b in struck if of != name
+                ]
+                return [self._row(row) for row in (*others, Row(name, study.name, scene.run.n_events(), None, str(error)))]
             lengths = [len(blow.before) for _, blow in struck[1:]] + [None]
             return [
                 self._row(self._judged(study, name, scene, blow, store, upto)) for (name, blow), upto in zip(struck, lengths, strict=True)
