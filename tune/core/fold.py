@@ -130,6 +130,7 @@ class StudyFold:
         self.active_seconds = 0.0  # wall time of all sessions, gaps between them left out
         self.running: dict[str, None] = {}  # ids of trials that are waiting or running, in order of suggestion
         self.paused: dict[str, None] = {}  # ids of trials that wait for a promotion
+        self.pinned: set[str] = set()  # ids of trials that the scheduler can neither stop nor pause
         self.n_search = 0
         self.n_infeasible = 0  # search trials that were judged by their point alone and never ran
         self.front: list[TrialView] = []  # search trials that no other dominates: the best one if there is one objective
@@ -276,6 +277,7 @@ class StudyFold:
                 self.limits |= limits
             case Pinned(trial, on):
                 self._put(self.trials[trial], pinned=on)
+                (self.pinned.add if on else self.pinned.discard)(trial)
             case Wanted():
                 self.wanted[event.request] = event
                 self.untried[event.request] = None

@@ -102,9 +102,9 @@ class Proposer:
 
     def promote(self, ready: set[str], at_least: int = 0) -> Promoted | None:
         """The paused trial that goes on, if one of `ready` may; pinned ones first, wherever they stand."""
-        trials = self._journal.fold.trials
-        pinned = {trial for trial in ready if trials[trial].pinned}
-        found = self.scheduler.promote(pinned, len(trials)) if pinned else None
+        fold = self._journal.fold
+        pinned = ready & fold.pinned
+        found = self.scheduler.promote(pinned, len(fold.trials)) if pinned else None
         found = found or (self.scheduler.promote(ready, at_least) if ready else None)
         return None if found is None else Promoted(*found)
 
