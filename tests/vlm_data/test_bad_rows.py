@@ -196,3 +196,17 @@ def test_a_spec_that_could_not_mean_anything_is_refused(fields: dict[str, Any], 
     with pytest.raises(ValidationError) as caught:
         VlmDataSpec(**fields)
     assert said in str(caught.value)
+
+
+def test_half_a_character_and_lists_without_end_are_no_text(tmp_path: Path) -> None:
+    row = {"id": "1", "conversations": [{"from": "human", "value": "why \ud800?"}, {"from": "gpt", "value": "so"}]}
+    half, deep = tmp_path / "half.json", tmp_path / "deep.json"
+    half.write_text(json.dumps([row], indent=1))
+    deep.write_text("[" * 100_000)
+    problem = refusal("llava_json", half).problems[0]
+    assert (Path(problem.where).name, problem.got) == ("half.json:7", r"\ud800, half a character")
+    assert refusal("llava_json", deep).problems[0].got == "lists within lists without end"
+    lines = tmp_path / "half.jsonl"
+    lines.write_text(json.dumps(row) + "\n" + "[" * 100_000)
+    problems = refusal("llava_json", lines).problems
+    assert [Path(problem.where).name for problem in problems[:2]] == ["half.jsonl:1", "half.jsonl:2"]

@@ -49,6 +49,8 @@ def test_a_local_folder_trains_as_the_model_that_was_saved_in_it(saved: Path, ro
         ({"model": {"name": "nowhere/at-all"}}, r"there is no folder nowhere/at-all \(for a model of the hub write hf:owner/name\)"),
         ({"peft": {"method": "lora", "lora": {"targets": ["q_prj"]}}}, r"q_prj, which matches no linear layer .*did you mean 'q_proj'"),
         ({"peft": {"method": "frozen"}}, r"frozen with connector frozen and vision frozen, which leaves nothing to train"),
+        ({"peft": {"method": "prompt", "prompt": {"tokens": 1000}}}, r"row 1 has \d+ tokens with its picture and answer, more than 24"),
+        ({"peft": {"method": "prompt", "prompt": {"tokens": 1024}}}, r"tokens\n    got: 1024, but the model's context is 1024 tokens"),
         ({"peft": {"method": "full", "full": {"last_layers": 9}}}, r"9, but the model has 2 blocks\n    fix: set it to 2 at most"),
     ],
 )
@@ -64,7 +66,35 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
     assert wheres == {"trainable.data.source", "trainable.model.template", "trainable.peft.method"}
 
 
-def test_weights_of_another_shape_are_refused(saved: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("chat_template.jinja", b"{% for x in %}", r"template\n    got: own, and the model's chat template fails: Expected an expression"),
+        ("chat_template.jinja", b"{{ raise_exception('no') }}", r"chat template fails: no\n    fix: mend its chat_template.jinja"),
+        ("config.json", b"[]", r"argument after \*\* must be a mapping|Unrecognized model"),
+        ("config.json", b'{"model_type": "bert"}', r"Unrecognized configuration class .*BertConfig"),
+        ("generation_config.json", b"{", r"generation_config.json: no generation settings: .*\n    fix: get this file whole again"),
+        ("model.safetensors", b"\x10\0\0", r"model.safetensors: .*header.*\n    fix: it is damaged or cut short: fetch it again"),
+        ("model.safetensors", None, r"which has no weights\n    fix: put model.safetensors there"),
+    ],
+)
+def test_a_damaged_folder_is_refused_before_a_trial(
+    file: str, content: bytes | None, said: str, saved: Path, rows: Path, tmp_path: Path
+) -> None:
+    for one in saved.iterdir():
+        (tmp_path / one.name).write_bytes(one.read_bytes())
+    (tmp_path / file).unlink() if content is None else (tmp_path / file).write_bytes(content)
+    with pytest.raises(UserError, match=said):
+        look(spec_of(rows, model={"name": str(tmp_path)}), seed=0)
+
+
+def test_a_model_that_is_nowhere_is_said_once(rows: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        look(spec_of(rows, model={"name": "nowhere/at-all"}), seed=0)
+    assert [problem.where for problem in caught.value.problems] == ["trainable.model.name"]
+
+
+def test_weights_of_another_shape_are_refused(saved: Path, rows: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     for file in saved.iterdir():
@@ -72,6 +102,8 @@ def test_weights_of_another_shape_are_refused(saved: Path, tmp_path: Path) -> No
     weights = load_file(tmp_path / "model.safetensors")
     name = next(key for key in weights if key.endswith("linear_1.weight"))
     save_file({**weights, name: weights[name][:, :-1].contiguous()}, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match=r"weights of another shape: .*linear_1.weight \[\d+, \d+\] for \[\d+, \d+\]"):
+        look(spec_of(rows, model={"name": str(tmp_path)}), seed=0)
     with pytest.raises(UserError, match=r"(mismatch|another shape)"):
         load_model(ModelSpec(name=str(tmp_path)))
     save_file({key: value for key, value in weights.items() if key != name}, tmp_path / "model.safetensors", metadata={"format": "pt"})

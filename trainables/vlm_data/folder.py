@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
@@ -19,6 +20,7 @@ from trainables.vlm_data.row import At, Picture
 from tune.core.errors import Problem, UserError
 
 T = TypeVar("T")
+_HALF = re.compile(r"\\ud[89a-f]", re.IGNORECASE)  # most files have none, and are not written out again to see
 _SHOWN = 10  # problems of one sort that are listed in full
 
 
@@ -105,9 +107,12 @@ class Folder:
         for number, line in enumerate((self.text(path) or "").splitlines(), 1):
             if line.strip():
                 try:
-                    yield At(path, number), json.loads(line)
-                except ValueError as error:
+                    entry = json.loads(line)
+                except (ValueError, RecursionError) as error:
                     self.problems.add("not JSON", At(path, number), f"not JSON: {error}", "put one JSON object on each line")
+                    continue
+                if self._is_text(line, entry, path, number):
+                    yield At(path, number), entry
 
     def entries(self, path: Path | None, *keys: str) -> Iterator[tuple[At, dict[str, Any]]]:
         """The objects of the list under `keys` of a JSON file, each with its place."""
@@ -161,7 +166,24 @@ class Folder:
         if text is None:
             return None
         try:
-            return json.loads(text, strict=False)
+            value = json.loads(text, strict=False)
         except json.JSONDecodeError as error:
             self.problems.add("not JSON", At(path, error.lineno), f"not JSON: {error.msg}", f"get it whole again: {self.download}")
             return None
+        except RecursionError:
+            self.problems.add("not JSON", path, "lists within lists without end", f"get it whole again: {self.download}")
+            return None
+        return value if self._is_text(text, value, path) else None
+
+    def _is_text(self, text: str, value: Any, path: Path, line: int = 1) -> bool:
+        """Whether every escape is a character: JSON can name half of one (\\ud800), which no tokenizer takes."""
+        if _HALF.search(text) is None:
+            return True
+        try:
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+        except UnicodeEncodeError as error:
+            half = f"\\u{ord(error.object[error.start]):04x}"
+            line += text[: max(0, text.lower().find(half))].count("\n")
+            self.problems.add("half a character", At(path, line), f"{half}, half a character", "write the whole character, or take it out")
+            return False
+        return True

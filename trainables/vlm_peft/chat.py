@@ -152,7 +152,13 @@ class Chat:
         return [{"role": "user", "content": [*picture, {"type": "text", "text": said}]}]
 
     def _rendered(self, messages: list[dict[str, Any]], *, ask: bool) -> str:
-        return str(self._processor.apply_chat_template(messages, add_generation_prompt=ask, tokenize=False))
+        from jinja2 import TemplateError
+
+        try:
+            return str(self._processor.apply_chat_template(messages, add_generation_prompt=ask, tokenize=False))
+        except (TemplateError, TypeError, ValueError) as error:  # a template is a program: it may do anything wrong
+            got = f"own, and the model's chat template fails: {str(error) or type(error).__name__}"
+            raise UserError(Problem(_WHERE, got[:300], "mend its chat_template.jinja, or set plain or vicuna_v1")) from None
 
     def _with_beginning(self, text: str) -> Asked:
         begin = self.tokenizer.bos_token

@@ -7,7 +7,7 @@ longest row a study allows. The worker is one of `workers` that share the batch.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from trainables.catalog import Estimate
@@ -17,7 +17,7 @@ from trainables.peft_methods.build import Adapted, build
 from trainables.peft_methods.count import counted, meta_model
 from trainables.peft_methods.method_specs import LayerRange
 from trainables.vlm_peft.memory import Peak, Shape, peak
-from trainables.vlm_peft.model import context_of, load_config, settled
+from trainables.vlm_peft.model import context_of, load_config, refusal, settled
 from trainables.vlm_peft.spec import ModelSpec, VlmPeftSpec
 from tune.core.errors import UserError
 
@@ -38,8 +38,19 @@ def estimate(spec: VlmPeftSpec, workers: int = 1) -> Estimate:
 def on_meta(spec: VlmPeftSpec) -> tuple[Adapted, Any]:
     """The adapted model with parameters that have shapes and no storage, and its configuration."""
     config = _config(spec.model)
-    adapted = build(meta_model(config), spec.peft, seed=0, total_steps=_STEPS, where="trainable.peft")
+    adapted = build(bare(config, spec.model), spec.peft, seed=0, total_steps=_STEPS, where="trainable.peft")
     return settled(adapted, config, spec), config
+
+
+def bare(config: Any, model: ModelSpec) -> Any:
+    """The base without storage. Raises UserError where transformers has no class of image and text to text for it."""
+    from transformers import AutoModelForImageTextToText
+
+    trusted = partial(AutoModelForImageTextToText.from_config, trust_remote_code=model.trust_remote_code)
+    try:
+        return meta_model(config, trusted)
+    except (ValueError, OSError, ImportError) as error:
+        raise UserError(refusal(model, error)) from None
 
 
 def peak_of(

@@ -100,8 +100,8 @@ def load_config(spec: ModelSpec) -> Any:
     folder = located(spec, weights=False)
     try:
         return AutoConfig.from_pretrained(str(folder), trust_remote_code=spec.trust_remote_code, local_files_only=True)
-    except (ValueError, OSError, KeyError) as error:
-        raise UserError(_refusal(spec, error)) from None
+    except (ValueError, OSError, KeyError, TypeError) as error:
+        raise UserError(refusal(spec, error)) from None
 
 
 def load_model(spec: ModelSpec, device: str = "cpu") -> Any:
@@ -117,7 +117,7 @@ def load_model(spec: ModelSpec, device: str = "cpu") -> Any:
     try:
         found: Any = AutoModelForImageTextToText.from_pretrained(str(located(spec)), output_loading_info=True, **arguments)
     except (ValueError, OSError, RuntimeError, KeyError) as error:
-        raise UserError(_refusal(spec, error)) from None
+        raise UserError(refusal(spec, error)) from None
     model, about = found
     problems = [
         Problem(_WHERE, f"{spec.name}: {what} {', '.join(map(str, sorted(about[key], key=str)[:3]))}", "give weights of this configuration")
@@ -164,8 +164,14 @@ def end_ids(spec: ModelSpec) -> tuple[int, ...]:
     if spec.tiny_family is not None:
         return ()
     file = located(spec, weights=False) / "generation_config.json"
-    ends = json.loads(file.read_text()).get("eos_token_id") if file.exists() else None
-    return tuple(ends) if isinstance(ends, list) else () if ends is None else (int(ends),)
+    if not file.exists():
+        return ()
+    try:
+        ends = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id")
+        return tuple(map(int, ends)) if isinstance(ends, list) else () if ends is None else (int(ends),)
+    except (ValueError, TypeError, AttributeError) as error:
+        got = f"{file}: no generation settings: {error}"
+        raise UserError(Problem(_WHERE, got, "get this file whole again, or take it out of the folder")) from None
 
 
 def context_of(config: Any) -> int | None:
@@ -263,15 +269,15 @@ def _processor_from(folder: Path, spec: ModelSpec) -> Any:
 
     try:
         found = AutoProcessor.from_pretrained(str(folder), trust_remote_code=spec.trust_remote_code, local_files_only=True)
-    except (ValueError, OSError, KeyError) as error:
-        raise UserError(_refusal(spec, error)) from None
+    except (ValueError, OSError, KeyError, TypeError) as error:
+        raise UserError(refusal(spec, error)) from None
     if not hasattr(found, "tokenizer") or not hasattr(found, "image_processor"):
         got = f"{folder} gives a {type(found).__name__}, which does not take both words and pictures"
         raise UserError(Problem("trainable.model.processor", got, "name a folder with preprocessor_config.json and a tokenizer"))
     return found
 
 
-def _refusal(spec: ModelSpec, error: Exception) -> Problem:
+def refusal(spec: ModelSpec, error: Exception) -> Problem:
     said = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
     if "trust_remote_code" in str(error):
         got = f"{spec.name}, which brings Python code of its own"

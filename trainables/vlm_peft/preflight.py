@@ -19,10 +19,11 @@ from trainables.vlm_data.spec import VlmDataSpec
 from trainables.vlm_data.wording import example
 from trainables.vlm_peft.chat import Chat
 from trainables.vlm_peft.encode import later_turns, mean_colour, opened, processed, too_long_problems
-from trainables.vlm_peft.estimate import on_meta
+from trainables.vlm_peft.estimate import bare, on_meta
 from trainables.vlm_peft.model import context_of, end_ids, load_processor, located
 from trainables.vlm_peft.spec import VlmPeftSpec
 from trainables.vlm_peft.tiny import LABEL
+from trainables.vlm_peft.weights_look import weights_problems
 from tune.core.errors import Problem, UserError
 
 
@@ -45,14 +46,23 @@ def look(spec: VlmPeftSpec, seed: int) -> dict[str, Any]:
     config: Any = None
     with _Noting(problems):
         _, config = on_meta(spec)
-    with _Noting(problems):
+    absent: list[Problem] = []
+    with _Noting(absent):
         facts["weights"] = LABEL if spec.model.tiny_family else str(located(spec.model))
+        if config is not None and not spec.model.tiny_family:
+            problems += weights_problems(located(spec.model), bare(config, spec.model), "trainable.model.name")
+    problems += [problem for problem in absent if problem not in problems]
     chat: Chat | None = None
-    with _Noting(problems):
+    with _Noting([] if absent and spec.model.processor is None else problems):  # a model that is nowhere is said once
         processor = load_processor(spec.model)
         chat = Chat(processor, spec.model, end_ids(spec.model))
     if chat is not None and config is not None:
-        longest = min(spec.model.max_length, context_of(config) or spec.model.max_length)
+        context = context_of(config) or spec.model.max_length
+        n_own = int(getattr(spec.peft.chosen, "tokens", 0)) if spec.peft.method in ("prompt", "prefix") else 0  # places they take
+        if n_own >= context:
+            got = f"{n_own}, but the model's context is {context} tokens"
+            raise UserError([*problems, Problem(f"trainable.peft.{spec.peft.method}.tokens", got, "set it far lower, such as 20")])
+        longest = min(spec.model.max_length, context - n_own)
         for name, table in tables.items():
             with _Noting(problems):
                 n_most = _most_tokens(table, sets[name], spec, chat, processor, longest)
