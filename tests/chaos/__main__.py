@@ -31,7 +31,8 @@ from tests.chaos.studies import CNN, NARROW, NODES, PROMOTE, STOP, WIDE, ChaosSt
 ON_RAY: tuple[tuple[ChaosStudy, tuple[RayFault, ...]], ...] = (
     (NARROW, (on.KILL_WORKER, on.HUNG_WORKER, on.KILL_DRIVER, on.KILL_HOST)),
     (WIDE, (on.KILL_WORKER, on.KILL_CARRIER, on.KILL_CONTROLLER, on.FULL_DISK)),
-    (WIDE, (on.KILL_OWN_RAYLET, on.KILL_OWN_GCS)),
+    (WIDE, (on.KILL_OWN_RAYLET,)),
+    (WIDE, (on.KILL_OWN_GCS,)),
     (NODES, (on.KILL_RAYLET, on.KILL_NODE)),
     (NODES, (on.KILL_HEAD, on.KILL_RAYLET_LONG)),
 )

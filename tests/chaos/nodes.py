@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import psutil
 
-from tests.cluster.machines import Machines, kill_tree
+from tests.cluster.machines import Machines, kill_tree, until
 
 
 class Nodes(Machines):
@@ -16,6 +16,12 @@ class Nodes(Machines):
 
     def __enter__(self) -> Nodes:
         super().__enter__()
+        try:
+            for i in range(len(self._workers)):
+                self._wait_for(f"node{i}")
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     @property
@@ -25,8 +31,10 @@ class Nodes(Machines):
     def add(self) -> None:
         """A further worker node."""
         words = ["--address", self.address, "--num-cpus", str(self._cpus), "--resources", self._resources]
-        self._nodes.append(self._start(f"node{self._n_started}", words))
+        name = f"node{self._n_started}"
+        self._nodes.append(self._start(name, words))
         self._n_started += 1
+        self._wait_for(name)
 
     def kill_raylet_above(self, worker: psutil.Process) -> None:
         """SIGKILL of the raylet alone that `worker` belongs to."""
@@ -45,3 +53,7 @@ class Nodes(Machines):
         self._nodes.clear()
         self.__enter__()
         self._n_started = n
+
+    def _wait_for(self, name: str) -> None:
+        log = self.folder / f"{name}.log"
+        until(lambda: "Ray runtime started" in log.read_text(errors="replace"), f"{name} is up", 60)

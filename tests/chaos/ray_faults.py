@@ -106,7 +106,7 @@ def _kill_driver(scene: Scene, nodes: Nodes | None) -> Blow:
 
 
 def _kill_own_ray(word: str) -> Callable[[Scene, Nodes | None], Blow]:
-    """A process of the Ray that the driver started for itself: nothing can run there any more."""
+    """A process of the Ray that the driver started for itself: what runs may come to its end there, nothing new can start."""
 
     def strike(scene: Scene, nodes: Nodes | None) -> Blow:
         found = [p for p in scene.run.driver.children(recursive=True) if word in p.name()]
@@ -114,7 +114,6 @@ def _kill_own_ray(word: str) -> Callable[[Scene, Nodes | None], Blow]:
             raise Broken(f"no {word} below the driver")
         blow = scene.run.blow()
         found[0].kill()
-        scene.run.wait(NOTICED_S)
         return blow
 
     return strike
