@@ -1,6 +1,6 @@
 """Two real processes over gloo on loopback, one start for all cases; each test reads what the ranks saw (`two_ranks`).
 
-Tolerance: 2e-5 absolute after 6 steps of AdamW at 5e-3, on weights that move by 2e-2.
+Tolerance: 2e-5 absolute after 4 steps of AdamW at 5e-3, on weights that move by 2e-2.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from tests.two_processes import seen_by_two_ranks
 
 pytestmark = pytest.mark.slow
 
-CASES = ("lora/ddp", "lora/zero2", "lora/zero3", "spider/zero2", "spider/zero3", "prefix/zero2", "prefix/zero3")
+CASES = ("lora/ddp", "lora/zero2", "lora/zero3", "spider/zero2", "spider/zero3", "prefix/zero3")
 
 
 @pytest.fixture(scope="module")

@@ -44,7 +44,7 @@ def look(spec: VlmClassifierSpec, seed: int) -> dict[str, Any]:
     try:
         facts |= _kept(spec, n_rows, facts)
     except UserError as error:
-        problems += error.problems
+        problems += [problem for problem in error.problems if "weights" in facts or problem.where != "model"]  # absent weights: said above
     if problems:
         raise UserError(list(dict.fromkeys(problems)), facts)
     return facts
@@ -54,7 +54,12 @@ def _kept(spec: VlmClassifierSpec, n_rows: int | None, facts: dict[str, Any]) ->
     """What the cache does. Raises UserError where it is required and cannot be."""
     if spec.cache.use == "off":
         return {"kept": None, "notes": [*facts["notes"], "frozen outputs are not kept (cache.use: off)"]}
-    saved = saving(spec)
+    try:
+        saved = saving(spec)
+    except (RuntimeError, ValueError, AttributeError) as error:  # the model itself refuses a row of these sizes
+        said = (str(error).splitlines() or [type(error).__name__])[0][:300]
+        got = f"a model that cannot compute a row: {said}"
+        raise UserError(Problem("trainable.encoder", got, "set image_size to null, or check the checkpoint's config.json")) from None
     size = None if n_rows is None else saved.row_bytes * n_rows
     fits = size is None or size <= spec.cache.max_gb * 1e9
     if spec.cache.use == "required" and (saved.frontier.empty or not fits):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -23,6 +24,9 @@ MINILM = "minilm_package"
 _HUB = "hf:"
 _LIBRARIES = ("torch", "transformers", "timm")
 _ENDS_BYTES = 1 << 16
+_READ = ("config.json", "preprocessor_config.json", "processor_config.json", "tokenizer_config.json", "tokenizer.json")
+_TOKENIZERS = ("tokenizer.json", "vocab.json", "vocab.txt", "*.model")
+_MODEL_TYPES = {"clip": "clip", "siglip": "siglip", "blip2": "blip-2", "llava": "llava"}  # how `model_type` begins
 _PATTERNS = ["*.json", "*.safetensors", "*.model", "*.txt"]
 
 
@@ -104,7 +108,41 @@ def _located(where: str, weights: str, spec: EncoderSpec) -> Weights:
         raise UserError(
             Problem(where, f"{folder}, in which there is no {lacking}", "put a checkpoint in the hub's layout there, saved as safetensors")
         )
+    problems = [*_damage(where, folder, files), *_other_family(where, folder, spec)]
+    if problems:
+        raise UserError(problems)
     return Weights(where, folder, _digest([*files, folder / "config.json"]))
+
+
+def _damage(where: str, folder: Path, files: list[Path]) -> Iterator[Problem]:
+    """Files that were cut short or are something else; of weights the headers alone are read."""
+    from safetensors import SafetensorError, safe_open
+
+    fix = "fetch it again"
+    for name in _READ:
+        try:
+            if (folder / name).is_file() and not isinstance(json.loads((folder / name).read_text(encoding="utf-8")), dict):
+                yield Problem(where, f"{folder / name}, in which there is no object", fix)
+        except (OSError, ValueError) as error:
+            yield Problem(where, f"{folder / name}, which is not JSON: {error}", fix)
+    if not any(any(folder.glob(pattern)) for pattern in _TOKENIZERS):  # transformers would make one that knows no word
+        yield Problem(where, f"{folder}, in which there is no tokenizer", "put tokenizer.json and tokenizer_config.json there")
+    for file in files:
+        try:
+            with safe_open(str(file), framework="pt"):
+                pass
+        except (OSError, SafetensorError) as error:
+            yield Problem(where, f"{file}, which is damaged or cut short: {error}", fix)
+
+
+def _other_family(where: str, folder: Path, spec: EncoderSpec) -> Iterator[Problem]:
+    try:
+        kind = str(json_of(folder, "config.json").get("model_type"))
+    except (OSError, ValueError):
+        return  # said as damage
+    wanted = _MODEL_TYPES.get(spec.family)
+    if wanted is not None and not kind.startswith(wanted):
+        yield Problem(where, f"{folder}, a model of type {kind}", f"name a checkpoint of type {wanted}, or set another encoder.family")
 
 
 def _minilm(where: str) -> Path:
