@@ -252,10 +252,13 @@ def test_a_projection_says_nothing_on_the_terminal(study_dir: Path, tmp_path: Pa
 
 def test_a_disk_that_is_full_is_told_of_once_and_not_by_tracebacks(study_dir: Path, tmp_path: Path) -> None:
     code = (
-        "import resource, sys; from pathlib import Path; from tune.adapters.mlflow_log import *; from tune.core.journal import decode\n"
+        "import resource, sys, time; from pathlib import Path\n"
+        "from tune.adapters.mlflow_log import *; from tune.core.journal import decode\n"
         "p = MlflowProjection(Path(sys.argv[1]), sys.argv[2], 'full'); p.start()\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), resource.RLIM_INFINITY))\n"
-        "[p.offer(decode(line)) for line in open(sys.argv[1] + '/journal.jsonl')]; print(*p.close(2).errors)"
+        "[p.offer(decode(line)) for line in open(sys.argv[1] + '/journal.jsonl')]\n"
+        "while not p.trouble: time.sleep(0.01)\n"
+        "print(*p.close(1).errors)"
     )
     database = tmp_path / "mlflow.db"
     client_of(f"sqlite:///{database}")

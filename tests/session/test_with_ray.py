@@ -28,7 +28,7 @@ def ray_processes() -> set[int]:
 
 def test_a_crashed_worker_is_retried_from_its_checkpoint_and_a_killed_driver_resumes_the_rest(tmp_path: Path) -> None:
     before = ray_processes()
-    text = CURVE.replace("epochs: 12", "epochs: 12, crash_at_step: 2").replace("trials: 10", "trials: 6").replace("0.01", "0.05")
+    text = CURVE.replace("epochs: 12", "epochs: 12, crash_at_step: 2").replace("trials: 10", "trials: 4").replace("0.01", "0.05")
     study, storage = write_study(tmp_path, text), tmp_path / "studies"
     journal = storage / "curve-1" / "journal.jsonl"
     kill_at(30, journal, "run", study, "--storage", storage)
@@ -39,14 +39,14 @@ def test_a_crashed_worker_is_retried_from_its_checkpoint_and_a_killed_driver_res
     done = phasetune("resume", journal.parent, "--json", timeout_s=300)
     assert done.code == 0, done.err
     view = fold(journal.parent)
-    assert len(view.trials) == 6 and not view.running and view.count("failed") == 0
+    assert len(view.trials) == 4 and not view.running and view.count("failed") == 0
     retried = [e.event for e in entries(journal.parent) if isinstance(e.event, Retried)]
     assert retried and {event.reason for event in retried} == {"worker_lost"}
     assert mlflow_trials(storage) == Counter(dict.fromkeys(view.trials, 1))
 
 
 def test_a_worker_that_always_crashes_fails_by_name_and_the_others_go_on(tmp_path: Path) -> None:
-    text = CURVE.replace("epochs: 12", "epochs: 4, crashes: 9").replace("trials: 10", "trials: 3")
+    text = CURVE.replace("epochs: 12", "epochs: 4, crashes: 9").replace("trials: 10", "trials: 2")
     text = text.replace("scheduler: {kind: asha, grace: 2, factor: 2}", "scheduler: {kind: none}\ncluster: {max_retries: 1}")
     text = text.replace("depth: {int: [1, 10]}", "crash_at_step: {choice: [null, 1]}")
     text += "first: [{crash_at_step: 1, lr: 0.01}, {crash_at_step: null, lr: 0.01}]\n"
