@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
+from tests.vlm_peft.cases import spec_of
 from trainables.vlm_peft.spec import METRICS, VlmPeftSpec
 
 GOOD: dict[str, Any] = {"model": {"name": "tiny:llava"}, "data": {"reader": "easy_vqa"}}
@@ -63,3 +66,13 @@ def test_every_metric_is_declared_once() -> None:
 def test_reading_a_spec_loads_nothing_heavy() -> None:
     code = "import sys, trainables.vlm_peft.spec; print([m for m in ('torch', 'transformers', 'peft', 'ray', 'numpy') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [2, 3])
+def test_a_spec_with_zero_is_read_again_as_it_was_written(stage: int, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    from trainables.vlm_peft.model import written
+
+    spec = spec_of(tmp_path, engine={"zero": {"stage": stage}})
+    assert VlmPeftSpec.model_validate(json.loads(json.dumps(written(spec)))) == spec

@@ -74,7 +74,7 @@ def export(order: ExportOrder) -> Exported:
     return Exported(
         task="labels",
         text=_text_use(spec),
-        about={"spec": spec.model_dump(mode="json") | {"encoder": _placed(spec.encoder.model_dump(mode="json"))}, "classes": list(classes)},
+        about={"spec": _written(spec) | {"encoder": _placed(spec.encoder.model_dump(mode="json"))}, "classes": list(classes)},
         max_pixels=spec.data.max_pixels,
         facts={
             "encoder": "; ".join(f"{name}: {words}" for name, (words, _) in said.items()),
@@ -218,3 +218,8 @@ def _bytes_of(image: Any) -> Callable[[], bytes]:
         return buffer.getvalue()
 
     return load
+
+
+def _written(spec: VlmClassifierSpec) -> dict[str, Any]:
+    """What `model_validate` reads again: ZeRO refuses knobs that its stage does not use, so its defaults are left out."""
+    return spec.model_dump(mode="json", exclude={"engine"}) | {"engine": spec.engine.model_dump(mode="json", exclude_unset=True)}

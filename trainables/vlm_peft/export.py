@@ -17,7 +17,7 @@ from typing import Any
 
 from trainables.vlm_data.prompts import PROMPTS
 from trainables.vlm_peft.chat import Chat
-from trainables.vlm_peft.model import DTYPE, FACTS, FOLDER, end_ids, load_model, located, match_statistics
+from trainables.vlm_peft.model import DTYPE, FACTS, FOLDER, end_ids, load_model, located, match_statistics, written
 from trainables.vlm_peft.model import _processor_from as processor_from
 from trainables.vlm_peft.spec import VlmPeftSpec
 from tune.core.errors import Problem, UserError
@@ -51,7 +51,7 @@ def export(order: ExportOrder) -> Exported:
     return Exported(
         task="labels" if labels else "text",
         text=use,
-        about={"layout": "whole" if whole else "adapter", "spec": spec.model_dump(mode="json"), "classes": facts["classes"]},
+        about={"layout": "whole" if whole else "adapter", "spec": written(spec), "classes": facts["classes"]},
         max_pixels=spec.data.max_pixels,
         facts={
             "base model": facts["base"] if spec.model.tiny_family else spec.model.name,

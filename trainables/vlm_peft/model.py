@@ -71,10 +71,13 @@ def write_facts(folder: Path, spec: VlmPeftSpec, classes: Sequence[str], process
     """Beside the adapter: what `load_for_inference` needs besides the base weights."""
     processor.save_pretrained(str(folder / "processor"))
     base = tiny.LABEL if spec.model.tiny_family else str(located(spec.model, weights=False))
-    engine = spec.engine.model_dump(mode="json", exclude_unset=True)  # ZeRO refuses knobs that its stage does not use
-    written = spec.model_dump(mode="json", exclude={"engine"}) | {"engine": engine}
-    facts = {"spec": written, "base": base, "classes": list(classes)}
+    facts = {"spec": written(spec), "base": base, "classes": list(classes)}
     (folder / FACTS).write_text(json.dumps(facts, indent=1))
+
+
+def written(spec: VlmPeftSpec) -> dict[str, Any]:
+    """What `model_validate` reads again: ZeRO refuses knobs that its stage does not use, so its defaults are left out."""
+    return spec.model_dump(mode="json", exclude={"engine"}) | {"engine": spec.engine.model_dump(mode="json", exclude_unset=True)}
 
 
 # ---- the base
