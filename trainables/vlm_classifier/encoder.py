@@ -79,6 +79,9 @@ def loaded(model_class: Any, config: Any, weights: Weights, seed: int, with_weig
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return model_class.from_config(config) if hasattr(model_class, "from_config") else model_class(config)
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()  # a trial's log is not a terminal
     try:
         model, report = model_class.from_pretrained(
             str(weights.folder), dtype=torch.float32, use_safetensors=True, output_loading_info=True, local_files_only=True

@@ -100,12 +100,13 @@ def _config(spec: EncoderSpec, weights: Weights) -> Any:
         text = {**_TINY, "model_type": "llama", "num_key_value_heads": 2, "vocab_size": _TINY_VOCABULARY, "max_position_embeddings": 128}
         picture = {**_TINY_PICTURE, "model_type": "clip_vision_model"}
         return LlavaConfig(vision_config=picture, text_config=text, image_token_index=_TINY_VOCABULARY - 1)
-    text = {**_TINY, "model_type": "opt", "ffn_dim": 64, "word_embed_proj_dim": 32, "vocab_size": _TINY_VOCABULARY}
-    queries = {**_TINY, "encoder_hidden_size": 32, "cross_attention_frequency": 1, "vocab_size": _TINY_VOCABULARY}
+    words: dict[str, Any] = {**_TINY, "model_type": "opt", "ffn_dim": 64, "word_embed_proj_dim": 32, "vocab_size": _TINY_VOCABULARY}
+    queries: dict[str, Any] = {**_TINY, "encoder_hidden_size": 32, "cross_attention_frequency": 1, "vocab_size": _TINY_VOCABULARY}
+    queries |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     return Blip2Config(
         vision_config=_TINY_PICTURE,
         qformer_config=queries,
-        text_config={**text, "max_position_embeddings": 128},
+        text_config={**words, "max_position_embeddings": 128, "dropout": 0.0},
         num_query_tokens=4,
         image_text_hidden_size=16,
     )
