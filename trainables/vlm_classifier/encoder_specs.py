@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from trainables.timm_cnn.spec import ModelSpec
 
@@ -14,6 +15,17 @@ _WEIGHTS = (
     "A folder in the hub's layout (config.json, safetensors, tokenizer); hf:owner/name; tiny: for the real classes with a small random "
     "configuration, whose scores mean nothing"
 )
+
+
+def check_prompt(prompt: str, pictures: int) -> str:
+    """`{text}` at most once and no other braces; `<image>` so many times, before the words. Raises ValueError."""
+    if prompt.count("{text}") > 1 or re.search(r"[{}]", prompt.replace("{text}", "")):
+        raise ValueError(f"'{prompt}': the row's words stand as {{text}}, once, and nothing else stands in braces")
+    if prompt.count("<image>") != pictures:
+        raise ValueError(f"'{prompt}': <image> stands {prompt.count('<image>')} times; this family's prompt has it {pictures} times")
+    if pictures and "{text}" in prompt and prompt.index("{text}") < prompt.index("<image>"):
+        raise ValueError(f"'{prompt}': the words stand before the picture; put <image> first")
+    return prompt
 
 
 class SpecPart(BaseModel):
@@ -37,7 +49,9 @@ class Blip2Spec(SpecPart):
 
     weights: str = Field(default="hf:Salesforce/blip2-opt-2.7b", min_length=1, description=f"{_WEIGHTS}.")
     pooling: Literal["mean", "last"] = Field(default="mean", description="Over the hidden states of all tokens, or that of the last one.")
-    prompt: str = Field(default="{text}", description="What follows the picture's tokens; {text}: the row's words.")
+    prompt: Annotated[str, AfterValidator(lambda prompt: check_prompt(prompt, pictures=0))] = Field(
+        default="{text}", description="What follows the picture's tokens; {text}: the row's words."
+    )
 
 
 class LlavaSpec(SpecPart):
@@ -45,7 +59,7 @@ class LlavaSpec(SpecPart):
 
     weights: str = Field(default="hf:llava-hf/llava-1.5-7b-hf", min_length=1, description=f"{_WEIGHTS}.")
     pooling: Literal["mean", "last"] = Field(default="mean", description="Over the hidden states of all tokens, or that of the last one.")
-    prompt: str = Field(
+    prompt: Annotated[str, AfterValidator(lambda prompt: check_prompt(prompt, pictures=1))] = Field(
         default="USER: <image>\n{text} ASSISTANT:", description="<image>: where the picture's tokens stand; {text}: the row's words."
     )
 

@@ -192,6 +192,8 @@ class VlmClassifierSpec(SpecPart):
             raise ValueError(f"inputs.both is not used by {self.encoder.family}, where picture and words meet inside; remove it")
         if self.encoder.fuses_itself and self.inputs.use == "text":
             raise ValueError(f"inputs.use: text with {self.encoder.family}, which is asked about a picture; use both or image")
+        if self.inputs.use == "both" and "{text}" not in getattr(self.encoder.chosen, "prompt", "{text}"):
+            raise ValueError("inputs.use: both with a prompt without {text}, which loses the words; add it, or set inputs.use: image")
         if self.augment is not None and "image" not in self.streams:
             raise ValueError("augment is not used without the picture; remove it or set inputs.use: both")
         if "text" in self.streams and self.data.words == "none" and not self.encoder.fuses_itself:
