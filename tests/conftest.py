@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 import gc
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+
+WHOLLY_SLOW = re.compile(r"^pytestmark = .*pytest\.mark\.slow", re.MULTILINE)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """A file that is slow as a whole is not imported where slow tests are left out: importing it loads torch, which takes longer
+    than all the tests that need no torch."""
+    left_out = config.option.markexpr and "not slow" in config.option.markexpr
+    if left_out and collection_path.suffix == ".py" and WHOLLY_SLOW.search(collection_path.read_text(encoding="utf-8")):
+        return True
+    return None
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist, which looks at the groups

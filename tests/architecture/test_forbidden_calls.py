@@ -23,7 +23,7 @@ UNPICKLERS = re.compile(r"(c?[pP]ickle|cloudpickle|dill|joblib|shelve)\.(load|lo
 
 def calls(module: Module) -> Iterator[tuple[int, str, dict[str, ast.expr]]]:
     """(line, dotted name of what is called, keyword arguments)."""
-    for node in ast.walk(module.tree):
+    for node in module.nodes:
         if isinstance(node, ast.Call):
             yield node.lineno, dotted(node.func), {k.arg: k.value for k in node.keywords if k.arg}
 
@@ -50,7 +50,7 @@ def problems_of_calls(module: Module) -> list[str]:
 def broad_catches(module: Module) -> Iterator[tuple[str, int]]:
     """("path::function", line) of every handler of everything that does not raise again."""
     homes = enclosing_functions(module)
-    for node in ast.walk(module.tree):
+    for node in module.nodes:
         if isinstance(node, ast.ExceptHandler):
             kinds = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]
             broad = any(kind is None or dotted(kind) in ("Exception", "BaseException") for kind in kinds)

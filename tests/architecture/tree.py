@@ -30,21 +30,30 @@ class Module:
     def tree(self) -> ast.Module:
         return ast.parse(self.text, filename=str(self.path))
 
+    @cached_property
+    def nodes(self) -> tuple[ast.AST, ...]:
+        """All nodes of the tree: walked once, asked by many rules."""
+        return tuple(ast.walk(self.tree))
+
     @property
     def n_lines(self) -> int:
         return len(self.text.splitlines())
 
 
-@cache
 def modules(*folders: str) -> tuple[Module, ...]:
-    """All modules under these top-level folders, by path."""
-    found = []
-    for file in sorted(file for folder in folders for file in (ROOT / folder).rglob("*.py")):
-        path = file.relative_to(ROOT)
-        parts = path.with_suffix("").parts
-        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-        found.append(Module(name, path))
-    return tuple(found)
+    """All modules under these folders (`tune`, `tune/core`), by path. A file is one Module however it is asked for."""
+    return tuple(module for folder in sorted(folders) for module in _modules(folder))
+
+
+@cache
+def _modules(folder: str) -> tuple[Module, ...]:
+    return tuple(_module(file.relative_to(ROOT)) for file in sorted((ROOT / folder).rglob("*.py")))
+
+
+@cache
+def _module(path: Path) -> Module:
+    parts = path.with_suffix("").parts
+    return Module(".".join(parts[:-1] if parts[-1] == "__init__" else parts), path)
 
 
 def ignored_by_git(name: str) -> bool:
@@ -55,7 +64,7 @@ def ignored_by_git(name: str) -> bool:
 
 def imported(module: Module) -> Iterator[tuple[int, str]]:
     """(line, dotted name) of every import, inside functions and `if TYPE_CHECKING` too; `from a import b` gives `a.b`."""
-    for node in ast.walk(module.tree):
+    for node in module.nodes:
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):

@@ -13,8 +13,7 @@ from tune.core.journal import SamplerState, decode_all
 RULES = rules_of(seed=7, slots=1, trials=20)
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random", "grid"])
-@pytest.mark.parametrize("multivariate", [False, True])
+@pytest.mark.parametrize(("sampler", "multivariate"), [("tpe", False), ("tpe", True), ("random", False), ("grid", False)])
 def test_a_kill_at_any_event_changes_no_suggestion_and_no_decision(sampler: str, multivariate: bool) -> None:
     whole = MemoryStore()
     run(whole, RULES, sampler=sampler, multivariate=multivariate)

@@ -13,6 +13,7 @@ from trainables.progress import Progress
 from trainables.vlm_peft.course import Course, Plan, is_over, lr_factor, pieces_of
 from trainables.vlm_peft.spec import ScheduleSpec, VlmPeftSpec
 
+pytestmark = pytest.mark.slow  # the course is told to a recipe's pieces, which import torch
 GOOD: dict[str, Any] = {"model": {"name": "tiny:llava"}, "data": {"reader": "easy_vqa"}, "batch": 8}
 ROWS = np.arange(100, 120, dtype=np.int64)
 
