@@ -33,5 +33,5 @@ class Assembly:
 
 
 ASSEMBLIES: dict[str, Assembly] = {
-    "lite0_gemma3_270m": Assembly("tf_efficientnet_lite0", "lite0_package", GEMMA_PACKAGE, image_size=128),
+    "lite0_gemma3_270m": Assembly("tf_efficientnet_lite0", "lite0_package", GEMMA_PACKAGE, image_size=96),
 }
