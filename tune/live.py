@@ -79,6 +79,12 @@ def remaining_text(fold: StudyFold, rules: Rules, elapsed_s: float) -> str:
     return ", ".join(parts)
 
 
+def _earlier(view: TrialView, metric: str) -> str:
+    """Of a trial whose value is not that of its last step: of which one it is. Its weights are that step's."""
+    steps = [step for step, metrics in view.curve if metrics.get(metric) == view.values[0]]
+    return f" (its step {steps[-1]})" if steps and steps[-1] != view.curve[-1][0] else ""
+
+
 class PlainView:
     """One line for each thing that matters, for logs and pipes."""
 
@@ -127,7 +133,7 @@ class PlainView:
                 best, ended = fold.best, fold.n_ended - fold.n_infeasible
                 trials = self._rules.steered(fold.limits).trials
                 total = f"/{trials}" if trials else ""
-                said = f"{value:.4f}" if value is not None else f"{reason}: {detail}"
+                said = f"{value:.4f}{_earlier(fold.trials[trial], metric)}" if value is not None else f"{reason}: {detail}"
                 best_text = (
                     f"best {best.trial} {best.value:.4f}"
                     if best
