@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +25,10 @@ from tune.core.shape import TrialShape
 from tune.core.study import StudySpec
 
 if TYPE_CHECKING:
-    from cluster.placement import NodeFree
+    from cluster.placement import NodeFree, Placement
 
+NODES_COME_BACK_WITHIN_S = 600.0  # of a resume: what a spot instance or an autoscaler takes
+_LOOK_EVERY_S = 2.0
 _CLOSE_GROUPS_S = 30.0
 
 
@@ -40,20 +44,20 @@ class Place:
 
 
 @contextlib.contextmanager
-def placed(spec: StudySpec, address: str | None, foreground: bool) -> Iterator[Place]:
-    """Connect to the cluster, or not at all in the foreground; refuse a trial shape that can never fit."""
+def placed(spec: StudySpec, address: str | None, foreground: bool, resumes: bool = False) -> Iterator[Place]:
+    """Connect to the cluster, or not at all in the foreground; refuse a trial shape that can never fit.
+
+    resumes: the study fitted before, so that nodes that a running cluster lacks now are waited for.
+    """
     if foreground:
         yield Place(1, 1, shape_of_trial(spec, look_at_nodes(spec, None)), "in this process, one trial at a time", _foreground_executor)
         return
-    from cluster.placement import place
     from cluster.ray_cluster import connect, disconnect, nodes
 
     connection = connect(address or spec.cluster.address)
     try:
-        found_nodes = nodes()
-        shape = shape_of_trial(spec, found_nodes)
-        found = place(found_nodes, shape, spec.cluster.concurrency)
-        room = place(found_nodes, shape, None).slots
+        wait_s = NODES_COME_BACK_WITHIN_S if resumes and not connection.local else 0.0
+        shape, found, room = room_for(spec, nodes, wait_s)
         hosts = _Hosts(shape, found.spans)
 
         def ray_executor(search: Search, orders: Orders, poll: Callable[[], None]) -> Any:
@@ -70,6 +74,36 @@ def placed(spec: StudySpec, address: str | None, foreground: bool) -> Iterator[P
             hosts.close()
     finally:
         disconnect(connection)
+
+
+def room_for(
+    spec: StudySpec,
+    look: Callable[[], Sequence[NodeFree]],
+    wait_s: float,
+    clock: Callable[[], float] = time.monotonic,
+    pause: Callable[[float], None] = time.sleep,
+) -> tuple[TrialShape, Placement, int]:
+    """The shape of a trial, its placement, and how many would fit at most. Raises UserError if none does within `wait_s`.
+
+    A driver that was lost with its node is often back before the node is: it must not take that for a user's mistake.
+    """
+    from cluster.placement import place
+
+    begun, told = clock(), False
+    while True:
+        nodes = look()
+        shape = shape_of_trial(spec, nodes)
+        try:
+            return shape, place(nodes, shape, spec.cluster.concurrency), place(nodes, shape, None).slots
+        except UserError as error:
+            if clock() - begun >= wait_s:
+                raise
+            if not told:
+                short = "; ".join(problem.got for problem in error.problems)
+                sys.stderr.write(f"waiting up to {wait_s / 60:g} minutes for nodes: {short}\n")
+                sys.stderr.flush()
+                told = True
+        pause(_LOOK_EVERY_S)
 
 
 def shape_of_trial(spec: StudySpec, nodes: Sequence[NodeFree]) -> TrialShape:

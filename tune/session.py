@@ -110,7 +110,7 @@ def resume(study_dir: Path, options: Options) -> Finished:
     if isinstance(past[-1].event, StudyEnded) and past[-1].event.state == "done":
         return _already_done(study_dir, spec, options, past)
     entry = _catalog_entry(spec)
-    with placed(spec, options.address, options.foreground) as place:
+    with placed(spec, options.address, options.foreground, resumes=True) as place:
         # A kill may have come before these were written; what stands in the journal is never looked up again.
         warm = None if _begun(past) else read_warm_start(spec)
         facts = None if _has_facts(past) else _look_at_data(spec, entry)

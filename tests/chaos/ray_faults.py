@@ -148,7 +148,7 @@ def _kill_node(scene: Scene, nodes: Nodes | None) -> Blow:
     assert nodes is not None
     worker = _worker(scene)
     blow = scene.run.blow()
-    nodes.kill_the_node_with(worker)
+    nodes.kill_node(nodes.node_with(worker))
     time.sleep(2.0)
     nodes.add()
     return blow

@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # A dead node is noticed within two seconds instead of Ray's twenty.
 QUICK = {"RAY_health_check_initial_delay_ms": "0", "RAY_health_check_period_ms": "500", "RAY_health_check_failure_threshold": "3"}
 Found = TypeVar("Found")
+M = TypeVar("M", bound="Machines")
 
 
 class Machines:
@@ -39,6 +40,12 @@ class Machines:
         self.url = f"http://127.0.0.1:{self._dashboard_port}"
         self._processes: list[psutil.Process] = []
         self._nodes: list[psutil.Process] = []
+        self._n_started = 0
+
+    @property
+    def address(self) -> str:
+        """Of the head, for `ray.init`."""
+        return f"127.0.0.1:{self._port}"
 
     @property
     def environment(self) -> dict[str, str]:
@@ -47,14 +54,16 @@ class Machines:
         path = f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', '')}"
         return kept | {"PATH": path, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token, "RAY_USAGE_STATS_ENABLED": "0"}
 
-    def __enter__(self) -> Machines:
+    def __enter__(self: M) -> M:
         try:
             dashboard = ["--dashboard-host", "127.0.0.1", "--dashboard-port", str(self._dashboard_port)]
             self._start("head", ["--head", "--port", str(self._port), *dashboard, "--num-cpus", "0"])
             until(self._dashboard_answers, "the dashboard answers", 60)
-            for i, cpus in enumerate(self._workers):
-                where = ["--address", f"127.0.0.1:{self._port}", "--num-cpus", str(cpus), "--resources", self._resources]
-                self._nodes.append(self._start(f"node{i}", where))
+            self._n_started = 0
+            for cpus in self._workers:
+                self._start_node(cpus)
+            for i in range(self._n_started):
+                self._wait_for(f"node{i}")
         except BaseException:
             self.__exit__()
             raise
@@ -71,12 +80,23 @@ class Machines:
         given = self.environment if environment is None else dict(environment)
         return subprocess.run(command, cwd=ROOT, env=given, capture_output=True, text=True, timeout=timeout_s, check=False)
 
-    def kill_the_node_with(self, process: psutil.Process) -> int:
-        """Kill the worker node of which `process` is a part, all of it, as a lost machine. Returns its number."""
+    def node_with(self, process: psutil.Process) -> int:
+        """The number of the worker node of which `process` is a part."""
         above = {parent.pid for parent in process.parents()}
         [i] = [i for i, node in enumerate(self._nodes) if node.pid in above]
-        kill_tree(self._nodes[i])
         return i
+
+    def kill_node(self, i: int) -> None:
+        """Kill a worker node, all of it, as a lost machine."""
+        kill_tree(self._nodes[i])
+
+    def living_nodes(self) -> list[int]:
+        """Numbers of the worker nodes that have not been killed."""
+        return [i for i, node in enumerate(self._nodes) if node.is_running() and node.status() != psutil.STATUS_ZOMBIE]
+
+    def add(self, cpus: int = 1) -> None:
+        """A further worker node."""
+        self._wait_for(self._start_node(cpus))
 
     def processes(self, *words: str) -> list[psutil.Process]:
         """Those of the worker nodes whose command line holds all of `words`."""
@@ -89,6 +109,17 @@ class Machines:
                         if all(word in line for word in words):
                             found.append(child)
         return found
+
+    def _start_node(self, cpus: int) -> str:
+        name = f"node{self._n_started}"
+        words = ["--address", self.address, "--num-cpus", str(cpus), "--resources", self._resources]
+        self._nodes.append(self._start(name, words))
+        self._n_started += 1
+        return name
+
+    def _wait_for(self, name: str) -> None:
+        log = self.folder / f"{name}.log"
+        until(lambda: "Ray runtime started" in log.read_text(errors="replace"), f"{name} is up", 60)
 
     def _start(self, name: str, words: list[str]) -> psutil.Process:
         ray = str(Path(sys.executable).parent / "ray")

@@ -76,7 +76,7 @@ def test_no_finished_trial_is_lost_when_the_node_of_the_driver_is_killed(machine
         until(lambda: len(finished(storage)) >= 2 or following.poll() is not None, "two trials are finished", 120)
         assert following.poll() is None, (project / "followed").read_text()[-3000:]
         [driver] = machines.processes("-m", "tune", "run")
-        machines.kill_the_node_with(driver)
+        machines.kill_node(machines.node_with(driver))
         before = finished(storage)
         assert len(before) < 6, "the node was killed in the middle"
         assert following.wait(120) == 0, (project / "followed").read_text()[-3000:]

@@ -1,0 +1,69 @@
+"""A resume waits for the nodes that the study had; a new study is refused at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cluster.placement import NodeFree
+from tune.core.errors import UserError
+from tune.core.study import StudySpec
+from tune.load import load_study
+from tune.places import room_for
+
+STUDY = """
+study: {name: wide}
+metric: {name: val/score, mode: max}
+budget: {trials: 2}
+cluster: {workers: 2, gpus_per_worker: 0}
+trainable: {kind: curve, epochs: 2}
+space: {lr: {float: [1e-3, 1e-1], log: true}}
+"""
+
+
+class Cluster:
+    """The second node is there from the look of this number on; a look costs a second, a pause what it says."""
+
+    def __init__(self, second_at: int):
+        self.second_at, self.looks, self.now_s = second_at, 0, 0.0
+
+    def look(self) -> list[NodeFree]:
+        self.looks += 1
+        self.now_s += 1.0
+        return [NodeFree("a", 1), NodeFree("b", 1)] if self.looks >= self.second_at else [NodeFree("a", 1)]
+
+    def clock(self) -> float:
+        return self.now_s
+
+    def pause(self, seconds: float) -> None:
+        self.now_s += seconds
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> StudySpec:
+    path = tmp_path / "study.yaml"
+    path.write_text(STUDY)
+    return load_study(path).spec
+
+
+def test_a_resume_goes_on_when_the_node_is_back_and_says_once_what_it_waits_for(spec: StudySpec, capfd: pytest.CaptureFixture[str]) -> None:
+    cluster = Cluster(second_at=4)
+    shape, found, most = room_for(spec, cluster.look, 600.0, cluster.clock, cluster.pause)
+    assert (shape.workers, found.groups, found.spans, most, cluster.looks) == (2, 1, True, 1, 4)
+    said = capfd.readouterr().err
+    assert said == "waiting up to 10 minutes for nodes: a trial needs 2 CPU (2 workers x 1 CPU), the cluster has 1: 1 short\n"
+
+
+def test_a_resume_is_refused_when_the_node_stays_away(spec: StudySpec) -> None:
+    cluster = Cluster(second_at=1000)
+    with pytest.raises(UserError, match="1 short"):
+        room_for(spec, cluster.look, 60.0, cluster.clock, cluster.pause)
+    assert 60 <= cluster.now_s < 70
+
+
+def test_a_new_study_is_refused_at_once(spec: StudySpec) -> None:
+    cluster = Cluster(second_at=2)
+    with pytest.raises(UserError, match="1 short"):
+        room_for(spec, cluster.look, 0.0, cluster.clock, cluster.pause)
+    assert cluster.looks == 1
