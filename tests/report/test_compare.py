@@ -50,6 +50,16 @@ def test_without_repeats_or_answers_it_says_which_file_is_missing(tmp_path: Path
     assert found.studies[0].sure == "one training, no interval"
 
 
+def test_two_studies_of_the_same_value_are_level_and_neither_is_called_best(tmp_path: Path) -> None:
+    a = write(tmp_path / "a-1", events_of("a", 20, seed=1))
+    b = write(tmp_path / "b-1", events_of("b", 20, seed=1))
+    found, document = compare_studies([a, b], None, None)
+    assert document.headline.startswith(f"a-1 and b-1 are level: {found.metric} ")
+    low, high = document.sections[0].figures[0].plot["layout"]["xaxis"]["range"]
+    value = found.studies[0].value
+    assert value is not None and low < value < high < 1.2 * value
+
+
 def test_answers_to_other_items_are_not_compared(tmp_path: Path) -> None:
     a = write(tmp_path / "a-1", events_of("a", 20, seed=1))
     b = write(tmp_path / "b-1", events_of("b", 20, seed=2))

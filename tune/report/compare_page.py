@@ -33,6 +33,9 @@ def headline(found: Comparison) -> str:
         return f"{best.label}: {found.metric} {number(best.value, found.unit)}."
     if not found.same_data:
         return f"These studies used different data, so that their values cannot be compared: that {best.label} stands first says nothing."
+    level = [each.label for each in found.studies if each.value == best.value]
+    if len(level) > 1:
+        return f"{' and '.join(level)} are level: {found.metric} {number(best.value, found.unit)}."
     said = (
         f"{best.label} is best: {found.metric} {number(best.value, found.unit)} ({'higher' if found.mode == 'max' else 'lower'} is better)"
     )
@@ -212,6 +215,8 @@ def _dots(found: Comparison, beside: bool) -> Figure | None:
                 hovertemplate=HOVER,
             )
         )
+    seen = {value for _, value, _ in (*ours, *theirs) if value is not None}
+    level = {"range": [min(seen) - 0.1 * abs(min(seen)), max(seen) + 0.1 * abs(max(seen))]} if len(seen) == 1 and seen != {0.0} else {}
     ticks = {"tickmode": "array", "tickvals": list(range(len(rows))), "ticktext": [plain(label, 48) for label in rows]}
     return Figure(
         "dots-published" if beside else "dots",
@@ -219,7 +224,7 @@ def _dots(found: Comparison, beside: bool) -> Figure | None:
         f"{found.metric}: " + "; ".join(f"{label} {number(value, found.unit)}" for label, value, _ in (*ours, *theirs)) + ".",
         plot(
             data,
-            xaxis={"title": {"text": plain(titled(found.metric, found.unit))}},
+            xaxis=level | {"title": {"text": plain(titled(found.metric, found.unit))}},
             yaxis=ticks | {"range": [len(rows) - 0.5, -0.8], "zeroline": False, "ticklabelposition": "inside top", "ticks": ""},
             showlegend=bool(theirs),
         ),
