@@ -1,12 +1,15 @@
 """Optuna's TPE without what it repeats: the same draws, several times sooner when there are thousands of trials.
 
-Optuna 4 sorts all trials into good and bad ones anew for each parameter of a suggestion, and looks up every value of every trial
-each time. Nothing changes between the parameters of one suggestion, nor in the values of a trial that has ended, so here both are
-kept. It overrides two internal methods of Optuna 4.8, which is pinned; with any other version `tpe_class` gives Optuna's own.
+Optuna 4 sorts all trials into good and bad ones anew for each parameter of a suggestion, and looks up every value and every score
+of every trial each time. Nothing changes between the parameters of one suggestion, nor in a trial that has ended, so here they are
+kept, and arrays are sorted instead of trials. What is left grows with the number of trials: the densities themselves. It overrides
+internal methods of Optuna 4.8, which is pinned; with any other version `tpe_class` gives Optuna's own.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -14,7 +17,7 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.samplers import TPESampler
 from optuna.samplers._tpe import sampler as internals
-from optuna.study import Study
+from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 _ROOM = 256  # trials for which a column of values first has room
@@ -34,10 +37,16 @@ class SwiftTpe(TPESampler):
         self._numbers: dict[int, np.ndarray] = {}  # id of a list of the split -> numbers of its trials
         self._columns: dict[str, np.ndarray] = {}  # parameter -> internal value by trial number; NaN where it has none
         self._filled: dict[str, np.ndarray] = {}
+        self._scores = _Scores()
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         super().before_trial(study, trial)
         self._split_now = None
+
+    def sample_independent(self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution) -> Any:
+        if self._split_now is None:  # Optuna counts the trials that have ended: enough for a model?
+            return super().sample_independent(study, trial, param_name, param_distribution)
+        return self._sample(study, trial, {param_name: param_distribution})[param_name]
 
     def _sample(self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> dict[str, Any]:
         if self._split_now is None:
@@ -53,8 +62,12 @@ class SwiftTpe(TPESampler):
     def _split(self, study: Study, trial: FrozenTrial) -> tuple[list[FrozenTrial], list[FrozenTrial]]:
         states = [TrialState.COMPLETE, TrialState.PRUNED] + ([TrialState.RUNNING] if self._constant_liar else [])
         others = [t for t in study.get_trials(deepcopy=False, states=states) if t.number != trial.number]
-        n = sum(t.state != TrialState.RUNNING for t in others)
-        return internals._split_trials(study, others, self._gamma(n), self._constraints_func is not None)
+        limited = self._constraints_func is not None
+        if len(study.directions) > 1:
+            n = sum(t.state != TrialState.RUNNING for t in others)
+            return internals._split_trials(study, others, self._gamma(n), limited)
+        good = self._scores.good(study, others, self._gamma, limited)
+        return list(compress(others, good)), list(compress(others, ~good))
 
     def _get_internal_repr(self, trials: list[FrozenTrial], search_space: dict[str, BaseDistribution]) -> dict[str, np.ndarray]:
         numbers = self._numbers[id(trials)]
@@ -82,5 +95,53 @@ class SwiftTpe(TPESampler):
             self._columns[name], self._filled[name] = room, known
 
 
-def _numbers_of(trials: list[FrozenTrial]) -> np.ndarray:
+_COMPLETE, _PRUNED, _INFEASIBLE, _RUNNING = range(4)  # good ones are taken from the first parts first, and never from the last
+
+
+class _Scores:
+    """Of each trial of one objective, by its number: its part, and by which two scores it is sorted there (the lower the better)."""
+
+    def __init__(self) -> None:
+        self._known: list[FrozenTrial | None] = []  # a storage replaces a trial that changes
+        self._parts, self._scores = np.empty(0, dtype=np.int8), np.empty((2, 0))
+
+    def good(self, study: Study, trials: Sequence[FrozenTrial], gamma: Callable[[int], int], limited: bool) -> np.ndarray:
+        """Which of `trials` (in the order of their numbers) are good, as bool: Optuna's `_split_trials` of one objective."""
+        self._learn(study, trials, limited)
+        numbers = _numbers_of(trials)
+        parts, scores = self._parts[numbers], self._scores[:, numbers]
+        n_good = gamma(int((parts != _RUNNING).sum()))
+        order = np.lexsort((scores[1], scores[0], parts))  # stable, as sorted() is
+        good = np.zeros(len(trials), dtype=bool)
+        good[order[:n_good]] = True
+        return good & (parts != _RUNNING)
+
+    def _learn(self, study: Study, trials: Sequence[FrozenTrial], limited: bool) -> None:
+        n = trials[-1].number + 1 if trials else 0
+        if n > len(self._known):
+            more = max(_ROOM, 2 * n) - len(self._known)
+            self._known += [None] * more
+            self._parts = np.append(self._parts, np.zeros(more, dtype=np.int8))
+            self._scores = np.append(self._scores, np.zeros((2, more)), axis=1)
+        known = self._known
+        for trial in trials:
+            number = trial.number
+            if known[number] is not trial:
+                known[number] = trial
+                self._parts[number], self._scores[:, number] = _part_of(study, trial, limited)
+
+
+def _part_of(study: Study, trial: FrozenTrial, limited: bool) -> tuple[int, tuple[float, float]]:
+    if trial.state == TrialState.RUNNING:
+        return _RUNNING, (0.0, 0.0)
+    violation = internals._get_infeasible_trial_score(trial) if limited else 0.0
+    if violation > 0:
+        return _INFEASIBLE, (violation, 0.0)
+    if trial.state == TrialState.PRUNED:
+        return _PRUNED, internals._get_pruned_trial_score(trial, study)
+    assert trial.value is not None, "a complete trial has a value"
+    return _COMPLETE, (-trial.value if study.direction == StudyDirection.MAXIMIZE else trial.value, 0.0)
+
+
+def _numbers_of(trials: Sequence[FrozenTrial]) -> np.ndarray:
     return np.fromiter((trial.number for trial in trials), dtype=int, count=len(trials))
