@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from trainables.metrics import confusion_matrix, majority_accuracy, per_class, standard_error, summary
 from trainables.peft_methods.spec import PeftSpec
-from trainables.vlm_classifier.build import build
+from trainables.vlm_classifier.build import build, last_sections
 from trainables.vlm_classifier.evaluate import EVAL_BATCH, load_rows
 from trainables.vlm_classifier.spec import CacheSpec, VlmClassifierSpec
 from trainables.vlm_classifier.task import PREDICTIONS, Task, open_task
@@ -64,7 +64,7 @@ def frozen_features(spec: VlmClassifierSpec, task: Task, reporter: Reporter) -> 
     for start in range(0, len(rows), EVAL_BATCH):
         with torch.no_grad():
             outputs = built.module.outputs(load_rows(rows[start : start + EVAL_BATCH], built.kept, built.batches, built.streams))
-        for name in built.module.head.names:
+        for name in last_sections(frozen):
             found.setdefault(name, []).append(outputs[name].float().cpu().numpy())
     return {name: np.concatenate(parts) for name, parts in found.items()}
 

@@ -1,8 +1,8 @@
 """A trained classifier as a folder, and answers from it.
 
-`model.safetensors` holds what was trained: head, adapters, tuned modules; `phasetune.json` the spec that says how the rest is built. The
-pretrained encoder stays where it is, and is named; weights that were drawn exist nowhere, so they are written as well. No library
-knows such a model: it is opened with Phasetune.
+`model.safetensors` holds what was trained: head, adapters, tuned modules (of a zero-shot trial: what sentences about the classes gave);
+`phasetune.json` the spec that says how the rest is built. The pretrained encoder stays where it is, and is named; weights that were
+drawn exist nowhere, so they are written as well. No library knows such a model: it is opened with Phasetune.
 
 Legend: B rows, C classes.
 """
@@ -26,7 +26,7 @@ from trainables.kept import BEST
 from trainables.vlm_classifier.build import adapters, last_sections
 from trainables.vlm_classifier.encoder import Encoder, open_encoder
 from trainables.vlm_classifier.encoder_specs import TINY
-from trainables.vlm_classifier.head import Classifier, Head
+from trainables.vlm_classifier.head import Classifier, CosineHead, Head
 from trainables.vlm_classifier.spec import VlmClassifierSpec
 from trainables.vlm_classifier.task import Batches, Task
 from trainables.vlm_classifier.weights import MINILM, Weights, encoder_weights
@@ -60,8 +60,6 @@ def export(order: ExportOrder) -> Exported:
     if order.merge:
         got = "a head on an encoder, whose adapters are part of model.safetensors"
         raise UserError(Problem("--merge", got, "leave --merge out"))
-    if spec.mode == "zero_shot":
-        raise UserError(Problem("trainable.mode", "zero_shot, which trains nothing to export", "export a trial of mode: train"))
     state, classes = _kept(order.workdir / BEST)
     found = encoder_weights(spec.encoder)
     module, encoder = _built(spec, classes, found)
@@ -79,8 +77,7 @@ def export(order: ExportOrder) -> Exported:
         facts={
             "encoder": "; ".join(f"{name}: {words}" for name, (words, _) in said.items()),
             "looked at": {"image": "the picture", "text": "the words", "both": "the picture and the words"}[spec.inputs.use],
-            "trained": f"{n_trained:,} of {n_all:,} parameters: the head"
-            + ("" if spec.whole_encoder_frozen else f" and {spec.peft.method}"),
+            "trained": _trained(spec, n_trained, n_all),
             "classes": f"{len(classes)}: {', '.join(classes)}",
             "picture": f"RGB, {encoder.picture.resize} to {encoder.picture.size_px} x {encoder.picture.size_px}",
         },
@@ -129,15 +126,20 @@ def _built(spec: VlmClassifierSpec, classes: Sequence[str], weights: Mapping[str
     encoder = open_encoder(spec.encoder, weights)
     adapters(spec, encoder, seed=0, total_steps=1)
     widths = encoder.widths(spec.streams)
-    head = Head({name: widths[name] for name in last_sections(spec)}, len(classes), spec.inputs.fusion, spec.head)
+    head: Head | CosineHead
+    if spec.mode == "zero_shot":
+        head = CosineHead(torch.zeros(len(classes), widths[last_sections(spec)[0]]), 1.0, 0.0)
+    else:
+        head = Head({name: widths[name] for name in last_sections(spec)}, len(classes), spec.inputs.fusion, spec.head)
     return Classifier(encoder.module, encoder.chain(spec.streams), head, spec.encoder.frozen_dropout), encoder
 
 
 def _fill(module: Classifier, state: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Put tensors into the module; all that it trains must be among them."""
+    """Put tensors into the module; its head and all that it trains must be among them."""
     there = module.state_dict()
     strange = [name for name, value in state.items() if name not in there or there[name].shape != value.shape]
-    lacking = sorted(module.trained_names() - state.keys())
+    heads = {name for name in there if name.startswith("head.")}
+    lacking = sorted((module.trained_names() | heads) - state.keys())
     if strange or lacking:
         got = f"{strange[0]} does not fit the encoder" if strange else f"it lacks {lacking[0]}"
         raise UserError(Problem(str(path), got, "give the encoder weights that it was trained on"))
@@ -156,6 +158,12 @@ def _kept(path: Path) -> tuple[dict[str, torch.Tensor], tuple[str, ...]]:
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         why = "it is not there" if not path.exists() else f"it cannot be read: {error!r}"
         raise UserError(Problem(str(path), why, "export a trial whose weights were kept, or run the study again")) from None
+
+
+def _trained(spec: VlmClassifierSpec, n_trained: int, n_all: int) -> str:
+    if spec.mode == "zero_shot":
+        return "nothing: a row is compared with sentences about the classes, whose features are the head"
+    return f"{n_trained:,} of {n_all:,} parameters: the head" + ("" if spec.whole_encoder_frozen else f" and {spec.peft.method}")
 
 
 def _text_use(spec: VlmClassifierSpec) -> TextUse:

@@ -52,13 +52,34 @@ class Head(nn.Module):
         return functional.normalize(features_BF, dim=-1) if self._norm == "l2" else features_BF
 
 
+class CosineHead(nn.Module):
+    """Outputs of an encoder -> scale x (mean over its sides of the cosine with each class's features) + bias. Nothing in it is trained.
+
+    classes_CF: of length 1.
+    """
+
+    classes_CF: Tensor
+    scale: Tensor
+    bias: Tensor
+
+    def __init__(self, classes_CF: Tensor, scale: float, bias: float):
+        super().__init__()
+        self.register_buffer("classes_CF", classes_CF)
+        self.register_buffer("scale", torch.tensor(scale, device=classes_CF.device))
+        self.register_buffer("bias", torch.tensor(bias, device=classes_CF.device))
+
+    def forward(self, outputs: Mapping[str, Tensor]) -> Tensor:
+        sides = [functional.normalize(outputs[name].float(), dim=-1) @ self.classes_CF.T for name in ("image", "text") if name in outputs]
+        return self.scale * torch.stack(sides).mean(dim=0) + self.bias  # logits_BC
+
+
 class Classifier(nn.Module):
     """Called with a batch of named tensors: raw inputs, or kept outputs once the chain was cut. Frozen stages stay in eval mode.
 
     encoder, chain: None where all outputs of the encoder are kept and it was never loaded.
     """
 
-    def __init__(self, encoder: nn.Module | None, chain: Chain | None, head: Head, frozen_dropout: bool = False):
+    def __init__(self, encoder: nn.Module | None, chain: Chain | None, head: Head | CosineHead, frozen_dropout: bool = False):
         super().__init__()
         self.encoder, self.head = encoder, head
         self._chain, self._frozen_dropout = chain, frozen_dropout

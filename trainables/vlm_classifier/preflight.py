@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
+from trainables.vlm_classifier.encoder import open_encoder
 from trainables.vlm_classifier.encoder_specs import TINY
 from trainables.vlm_classifier.estimate import Saving, saving
 from trainables.vlm_classifier.losses import class_weights
 from trainables.vlm_classifier.spec import VlmClassifierSpec
 from trainables.vlm_classifier.task import Task, open_task
-from trainables.vlm_classifier.weights import encoder_weights
+from trainables.vlm_classifier.weights import Weights, encoder_weights
+from trainables.weights_look import weights_problems
 from tune.core.errors import Problem, UserError
 
 _THIN = 5  # validation or test rows of a class below which its scores say little
@@ -36,6 +39,7 @@ def look(spec: VlmClassifierSpec, seed: int) -> dict[str, Any]:
     try:
         found = encoder_weights(spec.encoder)
         facts["weights"] = {name: TINY if one.folder is None else str(one.folder) for name, one in found.items()}
+        problems += _of_another_shape(spec, found)
         drawn = [name for name, one in found.items() if one.folder is None]
         if drawn:
             facts["warnings"].append(f"the weights of {' and '.join(drawn)} are random: scores say nothing about the published model")
@@ -48,6 +52,17 @@ def look(spec: VlmClassifierSpec, seed: int) -> dict[str, Any]:
     if problems:
         raise UserError(list(dict.fromkeys(problems)), facts)
     return facts
+
+
+def _of_another_shape(spec: VlmClassifierSpec, found: Mapping[str, Weights]) -> list[Problem]:
+    """Weights of transformers' models against their configuration; a model that cannot even be made is refused by `_kept`."""
+    try:
+        module: Any = open_encoder(spec.encoder, found, with_weights=False).module
+    except (UserError, RuntimeError, ValueError, AttributeError):
+        return []
+    places = {"model": module, "text": getattr(module, "text_model", None)}
+    read = [(one.folder, places[name], one.where) for name, one in found.items() if name in places]
+    return [problem for folder, model, where in read if folder is not None for problem in weights_problems(folder, model, where)]
 
 
 def _kept(spec: VlmClassifierSpec, n_rows: int | None, facts: dict[str, Any]) -> dict[str, Any]:

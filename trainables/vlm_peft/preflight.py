@@ -23,7 +23,7 @@ from trainables.vlm_peft.estimate import bare, on_meta
 from trainables.vlm_peft.model import context_of, end_ids, load_processor, located
 from trainables.vlm_peft.spec import VlmPeftSpec
 from trainables.vlm_peft.tiny import LABEL
-from trainables.vlm_peft.weights_look import weights_problems
+from trainables.weights_look import weights_problems
 from tune.core.errors import Problem, UserError
 
 
