@@ -11,7 +11,7 @@ ARGS ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help setup run test test-pure check format bench chaos quality demo-openai clean
+.PHONY: help setup run test test-pure check format bench chaos quality demo-openai audit clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1|\2/' | column -t -s '|'
@@ -47,6 +47,10 @@ quality: .venv/.installed  ## prove the search: regret beside Optuna, Ray and Sy
 
 demo-openai: .venv/.installed  ## GPT-4o by phases against a local server with faults and a killed driver: the phase table, the report
 	@$(PY) -m tests.openai_phases.demo $(ARGS)
+
+audit: .venv/.installed  ## look the pinned versions up in the database of known vulnerabilities; needs its service on the network
+	@$(PY) -m pip install --quiet --no-input -c constraints.txt -e ".[dev,audit]"
+	@$(PY) -m pip_audit -r constraints.txt --no-deps --disable-pip --strict
 
 clean:  ## remove what set-up and tests made; studies stay
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
