@@ -44,10 +44,11 @@ class Place:
 
 
 @contextlib.contextmanager
-def placed(spec: StudySpec, address: str | None, foreground: bool, resumes: bool = False) -> Iterator[Place]:
+def placed(spec: StudySpec, address: str | None, foreground: bool, resumes: bool = False, gpus: float | None = None) -> Iterator[Place]:
     """Connect to the cluster, or not at all in the foreground; refuse a trial shape that can never fit.
 
-    resumes: the study fitted before, so that nodes that a running cluster lacks now are waited for.
+    resumes: the study fitted before, so that nodes that a running cluster lacks now are waited for. gpus: of a worker, what
+    `gpus_per_worker: auto` came to there when the study began: it does not go on without them because their nodes are away.
     """
     if foreground:
         yield Place(1, 1, shape_of_trial(spec, look_at_nodes(spec, None)), "in this process, one trial at a time", _foreground_executor)
@@ -57,7 +58,7 @@ def placed(spec: StudySpec, address: str | None, foreground: bool, resumes: bool
     connection = connect(address or spec.cluster.address)
     try:
         wait_s = NODES_COME_BACK_WITHIN_S if resumes and not connection.local else 0.0
-        shape, found, room = room_for(spec, nodes, wait_s)
+        shape, found, room = room_for(spec, nodes, wait_s, None if connection.local else gpus)
         hosts = _Hosts(shape, found.spans)
 
         def ray_executor(search: Search, orders: Orders, poll: Callable[[], None]) -> Any:
@@ -80,6 +81,7 @@ def room_for(
     spec: StudySpec,
     look: Callable[[], Sequence[NodeFree]],
     wait_s: float,
+    gpus: float | None = None,
     clock: Callable[[], float] = time.monotonic,
     pause: Callable[[float], None] = time.sleep,
 ) -> tuple[TrialShape, Placement, int]:
@@ -92,7 +94,7 @@ def room_for(
     begun, told = clock(), False
     while True:
         nodes = look()
-        shape = shape_of_trial(spec, nodes)
+        shape = shape_of_trial(spec, nodes, gpus)
         try:
             return shape, place(nodes, shape, spec.cluster.concurrency), place(nodes, shape, None).slots
         except UserError as error:
@@ -106,11 +108,11 @@ def room_for(
         pause(_LOOK_EVERY_S)
 
 
-def shape_of_trial(spec: StudySpec, nodes: Sequence[NodeFree]) -> TrialShape:
-    """The trial's shape with `gpus_per_worker: auto` settled by what the cluster has."""
-    gpus = spec.cluster.gpus_per_worker
-    has_gpus = any(node.gpus >= 1 for node in nodes)
-    return TrialShape(spec.cluster.workers, spec.cluster.cpus_per_worker, int(has_gpus) if gpus == "auto" else gpus)
+def shape_of_trial(spec: StudySpec, nodes: Sequence[NodeFree], gpus: float | None = None) -> TrialShape:
+    """The trial's shape with `gpus_per_worker: auto` settled: `gpus` if given, else by what the cluster has."""
+    wanted = spec.cluster.gpus_per_worker
+    auto = gpus if gpus is not None else int(any(node.gpus >= 1 for node in nodes))
+    return TrialShape(spec.cluster.workers, spec.cluster.cpus_per_worker, auto if wanted == "auto" else wanted)
 
 
 def look_at_nodes(spec: StudySpec, address: str | None) -> list[NodeFree]:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tune.adapters import study_dir as directory
 from tune.adapters.housekeeping import Housekeeping
@@ -37,13 +37,9 @@ from tune.load import LoadedStudy, load_resolved
 from tune.places import Orders, Place, placed
 from tune.summary import as_json, as_text
 
-if TYPE_CHECKING:
-    pass
-
 _STARTED_IN = Path.cwd()
 _REQUESTS_EVERY_S = 0.5
 _CLOSE_MLFLOW_S = 60.0
-_CLOSE_GROUPS_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -81,7 +77,9 @@ def start(loaded: LoadedStudy, options: Options) -> Finished:
     with placed(spec, options.address, options.foreground) as place:
         _check_that_it_ends(spec, place)
         study_dir = directory.create(options.storage, spec.study.name)
-        environment = directory.environment(spec.study.seed) | {"options": _kept_options(options)}
+        environment = directory.environment(spec.study.seed) | {
+            "options": _kept_options(options) | {"gpus_per_worker": place.shape.gpus_per_worker}
+        }
         directory.write_facts(study_dir, loaded.resolved, environment)
         started = StudyStarted(spec.study.name, spec.digest, loaded.resolved, environment)
         return _conduct(study_dir, spec, entry, options, place, [], started, facts, warm)
@@ -93,6 +91,7 @@ def resume(study_dir: Path, options: Options) -> Finished:
     if not past or not isinstance(past[0].event, StudyStarted):
         raise UserError(Problem(str(study_dir / "journal.jsonl"), "it has no first event", "start the study again with `phasetune run`"))
     first = past[0].event
+    gpus = _gpus_as_begun(options, first)
     options = _as_begun(options, first)
     _check_tracking_uri(options.tracking_uri)
     study_dir = study_dir.resolve()
@@ -110,7 +109,7 @@ def resume(study_dir: Path, options: Options) -> Finished:
     if isinstance(past[-1].event, StudyEnded) and past[-1].event.state == "done":
         return _already_done(study_dir, spec, options, past)
     entry = _catalog_entry(spec)
-    with placed(spec, options.address, options.foreground, resumes=True) as place:
+    with placed(spec, options.address, options.foreground, resumes=True, gpus=gpus) as place:
         # A kill may have come before these were written; what stands in the journal is never looked up again.
         warm = None if _begun(past) else read_warm_start(spec)
         facts = None if _has_facts(past) else _look_at_data(spec, entry)
@@ -160,10 +159,22 @@ def _kept_options(options: Options) -> dict[str, Any]:
     return {"address": options.address, "tracking_uri": kept_uri, "foreground": options.foreground}
 
 
+def _kept(first: StudyStarted) -> Mapping[str, Any]:
+    kept = first.environment.get("options") if isinstance(first.environment, Mapping) else None
+    return kept if isinstance(kept, Mapping) else {}
+
+
+def _gpus_as_begun(options: Options, first: StudyStarted) -> float | None:
+    """GPUs of a worker when the study began; None if a person now sends it to another cluster, whose GPUs then count."""
+    kept = _kept(first)
+    gpus = kept.get("gpus_per_worker")
+    same = options.address in (None, kept.get("address"))
+    return float(gpus) if same and isinstance(gpus, (int, float)) else None
+
+
 def _as_begun(options: Options, first: StudyStarted) -> Options:
     """The options of this resume, filled up with those that the study began with."""
-    kept = first.environment.get("options") if isinstance(first.environment, Mapping) else None
-    kept = kept if isinstance(kept, Mapping) else {}
+    kept = _kept(first)
     foreground = options.foreground or (options.address is None and bool(kept.get("foreground")))
     return replace(
         options,

@@ -25,6 +25,10 @@ class Broken(Exception):
     """A promise that has no figure of its own was broken: a traceback, a wrong exit code, a study that does not end."""
 
 
+class Over(Exception):
+    """The driver had ended before the fault could strike."""
+
+
 @dataclass(frozen=True)
 class Blow:
     """When a fault struck: what the journal held, the unix time, and how long after it the world was whole again."""

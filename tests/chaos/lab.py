@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.chaos.bad_disk import BadDisk, build
-from tests.chaos.driving import Blow, Broken, Run
+from tests.chaos.driving import MAX_RESUMES, Blow, Broken, Over, Run
 from tests.chaos.faults import Fault, Scene, files_below, mounted, unmount
 from tests.chaos.judging import Cost, judge, mlflow_runs
 from tests.chaos.nodes import Nodes
@@ -19,7 +20,7 @@ from tests.mlflow_log.server import MlflowServer
 from tune.core.journal import Entry
 
 AT_LEAST_EVENTS = 3  # before a fault strikes
-ENDS_WITHIN_S = {"process": 120.0, "ray": 150.0, "nodes": 150.0}
+ENDS_WITHIN_S = {"process": 120.0, "ray": 150.0, "nodes": 150.0, "nodes and Redis": 150.0}
 SMALL_MB = 4
 
 
@@ -71,8 +72,11 @@ class Lab:
         """A study on a Ray of its own, or on several nodes, that meets these faults in their order."""
         if study.ordered:
             self._undisturbed(study)
+        with_redis = study.where == "nodes and Redis"
+        if with_redis and shutil.which("redis-server") is None:
+            return [self._row(Row(fault.name, study.name, 0, None, "not run: no redis-server", skipped=True)) for fault in faults]
         with ExitStack() as stack:
-            nodes = stack.enter_context(Nodes(2)) if study.where == "nodes" else None
+            nodes = stack.enter_context(Nodes(2, with_redis=with_redis)) if study.where.startswith("nodes") else None
             words = ("--address", nodes.address) if nodes is not None else ()
             environment = None if nodes is None else nodes.environment
             scene, store, why = stack.enter_context(self._scene(study, words, "disk", environment))
@@ -84,13 +88,12 @@ class Lab:
                 scene.run.start()
                 for fault in faults:
                     now = fault.name
-                    if not scene.run.alive:
-                        scene.run.start()
-                    seen = scene.run.n_events()
-                    if not scene.run.until(seen + self._rng.randint(8, 16)) and scene.run.wait(1) == 0:
-                        self._row(Row(fault.name, study.name, seen, None, "not run: the study was over before", skipped=True))
+                    blow = self._struck(fault, scene, nodes)
+                    if blow is not None:
+                        struck.append((fault.name, blow))
                         continue
-                    struck.append((fault.name, fault.strike(scene, nodes)))
+                    note = "not run: the study was over before"
+                    self._row(Row(fault.name, study.name, scene.run.n_events(), None, note, skipped=True))
                 now = ""
                 scene.run.to_the_end(ENDS_WITHIN_S[study.where])
             except (Broken, AssertionError) as error:
@@ -111,6 +114,18 @@ class Lab:
         return path.read_text().splitlines(keepends=True)
 
     # -- helpers ---------------------------------------------------------------------------------------------------------------
+
+    def _struck(self, fault: RayFault, scene: Scene, nodes: Nodes | None) -> Blow | None:
+        """None: the study was over before. A driver that has ended for want of its Ray, after the fault before, is resumed."""
+        for _ in range(MAX_RESUMES):
+            if not scene.run.alive:
+                scene.run.start()
+            with suppress(Over):
+                if scene.run.until(scene.run.n_events() + self._rng.randint(8, 16)):
+                    return fault.strike(scene, nodes)
+            if scene.run.wait(30) == 0:
+                return None
+        raise Broken(f"{MAX_RESUMES} resumes did not bring it to where this fault could strike: {scene.run.said()[-1500:]}")
 
     def _row(self, row: Row) -> Row:
         self._say(row)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import psutil
 
-from tests.chaos.driving import Blow, Broken
+from tests.chaos.driving import Blow, Broken, Over, Run
 from tests.chaos.faults import Scene
 from tests.chaos.nodes import Nodes
 from tune.core.journal import GroupNoted
@@ -31,36 +31,46 @@ class RayFault:
 def _worker(scene: Scene) -> psutil.Process:
     """A worker process that trains; the journal says which there are."""
 
-    def find() -> list[psutil.Process]:
-        noted = [e.event for e in scene.run.entries() if isinstance(e.event, GroupNoted) and e.event.what == "started"]
-        pids = [int(pid) for event in noted for pid in re.findall(r"\d+", event.detail.removeprefix("pids "))]
-        return [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
-
-    found: list[psutil.Process] = []
+    found: list[int] = []
 
     def look() -> bool:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            found[:] = [process for process in find() if any("ray::" in word for word in process.cmdline())]
+        noted = [e.event for e in scene.run.entries() if isinstance(e.event, GroupNoted) and e.event.what == "started"]
+        pids = [int(pid) for event in noted for pid in re.findall(r"\d+", event.detail.removeprefix("pids "))]
+        found[:] = filter(_is_of_ray, pids)
         return bool(found)
 
     if not scene.run.until_true(look, "a worker process", NOTICED_S):
-        raise Broken("no worker process while the study runs")
-    return scene.rng.choice(found)
+        raise Over
+    return psutil.Process(scene.rng.choice(found))
 
 
-def _actors(driver: psutil.Process, word: str) -> list[psutil.Process]:
+def _is_of_ray(pid: int) -> bool:
+    """It lives, which a process that nobody has waited for since its raylet was killed does not."""
+    try:
+        return any("ray::" in word for word in psutil.Process(pid).cmdline())
+    except psutil.NoSuchProcess:  # a zombie is one
+        return False
+
+
+def _actors(run: Run, word: str) -> list[psutil.Process]:
     """Processes of the driver's own Ray whose title holds `word`."""
     found = []
-    for process in driver.children(recursive=True):
+    for process in _below(run):
         with contextlib.suppress(psutil.NoSuchProcess):
             if any(word in part for part in process.cmdline()[:2]):
                 found.append(process)
     return found
 
 
-def _titles(driver: psutil.Process) -> str:
+def _below(run: Run) -> list[psutil.Process]:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return run.driver.children(recursive=True)
+    return []
+
+
+def _titles(run: Run) -> str:
     titles = set()
-    for process in _actors(driver, "ray::"):
+    for process in _actors(run, "ray::"):
         with contextlib.suppress(psutil.NoSuchProcess, IndexError):
             titles.add(process.cmdline()[0])
     return ", ".join(sorted(titles))
@@ -87,11 +97,11 @@ def _kill_actor(title: str) -> Callable[[Scene, Nodes | None], Blow]:
         found: list[psutil.Process] = []
 
         def look() -> bool:
-            found[:] = _actors(scene.run.driver, title)
+            found[:] = _actors(scene.run, title)
             return bool(found)
 
-        if not scene.run.until_true(look, f"a process {title} among {_titles(scene.run.driver)}", NOTICED_S):
-            raise Broken(f"no process {title} while the study runs")
+        if not scene.run.until_true(look, f"a process {title} among {_titles(scene.run)}", NOTICED_S):
+            raise Over
         blow = scene.run.blow()
         scene.rng.choice(found).kill()
         return blow
@@ -109,9 +119,11 @@ def _kill_own_ray(word: str) -> Callable[[Scene, Nodes | None], Blow]:
     """A process of the Ray that the driver started for itself: what runs may come to its end there, nothing new can start."""
 
     def strike(scene: Scene, nodes: Nodes | None) -> Blow:
-        found = [p for p in scene.run.driver.children(recursive=True) if word in p.name()]
+        found = [p for p in _below(scene.run) if word in p.name()]
         if not found:
-            raise Broken(f"no {word} below the driver")
+            if scene.run.alive:
+                raise Broken(f"no {word} below the driver")
+            raise Over
         blow = scene.run.blow()
         found[0].kill()
         return blow
@@ -154,6 +166,14 @@ def _kill_node(scene: Scene, nodes: Nodes | None) -> Blow:
     return blow
 
 
+def _restart_gcs(scene: Scene, nodes: Nodes | None) -> Blow:
+    """The control plane is gone for five seconds and finds what it knew in Redis."""
+    assert nodes is not None
+    blow = scene.run.blow(lasted_s=5.0)
+    nodes.restart_gcs(5.0)
+    return blow
+
+
 def _kill_head(scene: Scene, nodes: Nodes | None) -> Blow:
     """The control plane is gone with all it knew; another cluster comes up at the same address."""
     assert nodes is not None
@@ -180,3 +200,4 @@ KILL_RAYLET = RayFault("a raylet: SIGKILL, replaced after 2 s", _kill_raylet(2.0
 KILL_RAYLET_LONG = RayFault("a raylet: SIGKILL, replaced after 20 s", _kill_raylet(20.0))
 KILL_NODE = RayFault("a node, all of it: SIGKILL, replaced", _kill_node)
 KILL_HEAD = RayFault("the head: SIGKILL, started anew", _kill_head)
+RESTART_GCS = RayFault("the GCS with Redis: SIGKILL, back after 5 s", _restart_gcs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 _CURVE = """
@@ -34,11 +34,13 @@ trainable:
 space:
   optim.lr: {float: [1e-4, 1e-2], log: true}
 """
+Where = Literal["process", "ray", "nodes", "nodes and Redis"]
 
 
 @dataclass(frozen=True)
 class ChaosStudy:
-    """`where`: "process" is the foreground, "ray" a Ray of the driver's own, "nodes" a cluster of several nodes on this machine.
+    """`where`: "process" is the foreground, "ray" a Ray of the driver's own, "nodes" a cluster of several nodes on this machine,
+    "nodes and Redis" one whose control plane can be started again.
 
     ordered: one slot, so that a study that met a fault must be the undisturbed one, event for event. With several slots the order
     of reports is the machine's; then what stood in the journal must stay, and every decision must be the one that the same sampler
@@ -47,12 +49,12 @@ class ChaosStudy:
 
     name: str
     text: str
-    where: Literal["process", "ray", "nodes"]
+    where: Where
     trials: int
     ordered: bool = True
 
 
-def _curve(name: str, where: Literal["process", "ray", "nodes"], trials: int, ordered: bool = True, **more: object) -> ChaosStudy:
+def _curve(name: str, where: Where, trials: int, ordered: bool = True, **more: object) -> ChaosStudy:
     settings: dict[str, object] = {
         "seed": 42,
         "sampler": "tpe, n_startup: 4",
@@ -69,4 +71,5 @@ PROMOTE = _curve("chaos_promote", "process", 10, seed=44, scheduler="kind: asha,
 NARROW = _curve("chaos_narrow", "ray", 10, cluster="concurrency: 1, max_retries: 5", step_seconds=0.1)
 WIDE = _curve("chaos_wide", "ray", 14, ordered=False, cluster="concurrency: 2, max_retries: 5", step_seconds=0.15)
 NODES = _curve("chaos_nodes", "nodes", 12, ordered=False, cluster="max_retries: 5", step_seconds=0.3, sampler="random")
+NODES_REDIS = replace(NODES, where="nodes and Redis")
 CNN = ChaosStudy("chaos_cnn", _CNN, "process", 3)

@@ -36,7 +36,8 @@ class Machines:
         self.folder = Path(tempfile.mkdtemp(prefix="pt-", dir="/tmp"))  # socket paths must be short
         self.token = secrets.token_hex(32)
         self._workers, self._resources = workers, resources
-        self._port, self._dashboard_port = _free_ports(2)
+        self._head_environment: dict[str, str] = {}
+        self._port, self._dashboard_port = free_ports(2)
         self.url = f"http://127.0.0.1:{self._dashboard_port}"
         self._processes: list[psutil.Process] = []
         self._nodes: list[psutil.Process] = []
@@ -57,7 +58,7 @@ class Machines:
     def __enter__(self: M) -> M:
         try:
             dashboard = ["--dashboard-host", "127.0.0.1", "--dashboard-port", str(self._dashboard_port)]
-            self._start("head", ["--head", "--port", str(self._port), *dashboard, "--num-cpus", "0"])
+            self._start("head", ["--head", "--port", str(self._port), *dashboard, "--num-cpus", "0"], self._head_environment)
             until(self._dashboard_answers, "the dashboard answers", 60)
             self._n_started = 0
             for cpus in self._workers:
@@ -121,14 +122,19 @@ class Machines:
         log = self.folder / f"{name}.log"
         until(lambda: "Ray runtime started" in log.read_text(errors="replace"), f"{name} is up", 60)
 
-    def _start(self, name: str, words: list[str]) -> psutil.Process:
+    def _start(self, name: str, words: list[str], more: Mapping[str, str] | None = None) -> psutil.Process:
         ray = str(Path(sys.executable).parent / "ray")
-        agent = ["--dashboard-agent-listen-port", str(_free_ports(1)[0])]  # by default all nodes of a machine would share one
+        agent = ["--dashboard-agent-listen-port", str(free_ports(1)[0])]  # by default all nodes of a machine would share one
         disk = ["--temp-dir", str(self.folder / name)]  # nor do machines unpack an archive into the same folder at the same time
         command = [ray, "start", "--block", "--disable-usage-stats", *agent, *disk, *words]
         with (self.folder / f"{name}.log").open("w") as log:
             started = subprocess.Popen(
-                command, env=self.environment | QUICK, cwd=self.folder, stdout=log, stderr=log, start_new_session=True
+                command,
+                env=self.environment | QUICK | dict(more or {}),
+                cwd=self.folder,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
         self._processes.append(psutil.Process(started.pid))
         return self._processes[-1]
@@ -164,7 +170,8 @@ def kill_tree(process: psutil.Process) -> None:
     psutil.wait_procs(tree, timeout=5)
 
 
-def _free_ports(n: int) -> list[int]:
+def free_ports(n: int) -> list[int]:
+    """Of this machine's loopback, different ones."""
     sockets = [socket.socket() for _ in range(n)]
     for one in sockets:
         one.bind(("127.0.0.1", 0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -22,12 +23,13 @@ ON_A_WORKER_NODE = 0.5  # of the resource `driver`, which every worker node has 
 
 
 class Sent:
-    """`study`: a path in the checkout. `folder`: for its storage and for what the client prints. A context manager that ends the client."""
+    """A context manager that ends the client. `study`: a path in `working_dir`, which is sent; that of `ray job submit` must hold our code.
+    `folder`: for its storage and for what the client prints."""
 
-    def __init__(self, machines: Machines, study: str, way: Way, folder: Path):
+    def __init__(self, machines: Machines, study: str, way: Way, folder: Path, working_dir: Path = ROOT):
         self.way, self.storage = way, folder / "studies"
         self.storage.mkdir(parents=True)
-        self._machines, self._study = machines, study
+        self._machines, self._study, self._working_dir = machines, study, working_dir
         self._said_in = folder / "said.txt"
         self._client: subprocess.Popen[bytes] | None = None
         self._began_at = time.time()
@@ -53,12 +55,17 @@ class Sent:
         words = ["run", self._study, "--storage", str(self.storage)] if begun is None else ["resume", str(begun)]
         resource = "driver"
         if self.way == "ray job submit":
-            where = ["--working-dir", ".", "--entrypoint-resources", f'{{"{resource}": {ON_A_WORKER_NODE}}}']
+            where = [
+                "--working-dir",
+                os.path.relpath(self._working_dir, ROOT),
+                "--entrypoint-resources",
+                f'{{"{resource}": {ON_A_WORKER_NODE}}}',
+            ]
             command = ["ray", "job", "submit", "--address", self._machines.url, *where, "--", "python", "-m", "tune", *words]
             command += ["--address", "auto", "--json"]
         else:
             what = [self._study, "--storage", str(self.storage)] if begun is None else ["--resume", str(begun)]
-            where = ["--entry-resource", f"{resource}={ON_A_WORKER_NODE}"]
+            where = ["--working-dir", os.path.relpath(self._working_dir, ROOT), "--entry-resource", f"{resource}={ON_A_WORKER_NODE}"]
             command = ["python", "-m", "tune", "submit", *what, "--address", self._machines.url, *where, "--follow", "--json"]
         command[0] = str(Path(sys.executable).parent / command[0])
         with self._said_in.open("ab") as said:

@@ -1,26 +1,23 @@
-"""Three nodes with processes of their own: a study is submitted, the node of its driver is killed, nothing that was finished is lost."""
+"""Three nodes with processes of their own: a study whose trials need two of them is submitted, and nothing that was finished is lost when
+first a worker's node is killed in the middle of a trial and then the driver's. The studies that train are `three_nodes.py`'s."""
 
 from __future__ import annotations
 
-import collections
-import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.cluster.machines import ROOT, Machines, until
+from tests.cluster.machines import Machines
+from tests.cluster.three_nodes import Case, play
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 STUDY = """
 study: {name: lost_node, seed: 3}
 metric: {name: val/score, mode: max}
-budget: {trials: 6}
-cluster: {concurrency: 1}
+budget: {trials: 4}
+cluster: {workers: 2, gpus_per_worker: 0}
 sampler: {kind: random}
 trainable: {kind: curve, epochs: 3, step_seconds: 0.25}
 space:
@@ -37,22 +34,9 @@ def machines() -> Iterator[Machines]:
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A folder of a user: a study and nothing else."""
-    (tmp_path / "study.yaml").write_text(STUDY)
-    return tmp_path
-
-
-def events(storage: Path) -> list[dict[str, Any]]:
-    [study_dir] = list(storage.glob("lost_node-*")) or [None]
-    journal = None if study_dir is None else study_dir / "journal.jsonl"
-    if journal is None or not journal.exists():
-        return []
-    whole, _, _ = journal.read_text().rpartition("\n")
-    return [json.loads(line) for line in whole.splitlines()]
-
-
-def finished(storage: Path) -> dict[str, dict[str, Any]]:
-    """Trial -> the event of its end."""
-    return {event["trial"]: event for event in events(storage) if event["type"] == "ended"}
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project" / "study.yaml").write_text(STUDY)
+    return tmp_path / "project"
 
 
 def test_a_cluster_that_wants_a_token_says_so(machines: Machines, project: Path) -> None:
@@ -64,30 +48,11 @@ def test_a_cluster_that_wants_a_token_says_so(machines: Machines, project: Path)
     assert wrong.returncode == 2 and "it does not take this token" in wrong.stderr
 
 
-def test_no_finished_trial_is_lost_when_the_node_of_the_driver_is_killed(machines: Machines, project: Path) -> None:
-    storage = project / "storage"
-    submit = ["submit", str(project / "study.yaml"), "--working-dir", str(project), "--address", machines.url, "--storage", str(storage)]
-    submit += ["--entry-resource", "driver=0.5", "--follow", "--json"]
-    with (project / "followed").open("w") as said:
-        following = subprocess.Popen(
-            [sys.executable, "-m", "tune", *submit], cwd=ROOT, env=machines.environment, stdout=said, stderr=subprocess.STDOUT
-        )
-    try:
-        until(lambda: len(finished(storage)) >= 2 or following.poll() is not None, "two trials are finished", 120)
-        assert following.poll() is None, (project / "followed").read_text()[-3000:]
-        [driver] = machines.processes("-m", "tune", "run")
-        machines.kill_node(machines.node_with(driver))
-        before = finished(storage)
-        assert len(before) < 6, "the node was killed in the middle"
-        assert following.wait(120) == 0, (project / "followed").read_text()[-3000:]
-    finally:
-        following.kill()
-        following.wait()
-    after = finished(storage)
-    assert len(after) == 6 and {trial: after[trial] for trial in before} == before
-    ends = collections.Counter(event["trial"] for event in events(storage) if event["type"] == "ended")
-    assert set(ends.values()) == {1}, "a trial ended twice"
-    text = (project / "followed").read_text()
-    assert "the driver was lost" in text and "it is started again and resumes" in text
-    summary = json.loads(text.splitlines()[-1])
-    assert summary["exit_code"] == 0 and summary["job"].startswith("lost_node-")
+def test_no_finished_trial_is_lost_when_a_workers_node_and_then_the_drivers_are_killed(
+    machines: Machines, project: Path, tmp_path: Path
+) -> None:
+    """The nodes are replaced later than the next driver starts: it waits for them."""
+    row, past = play(machines, Case(str(project / "study.yaml"), "phasetune submit", kills=True), tmp_path / "kept", None, project)
+    said = (tmp_path / "kept" / "said.txt").read_text()
+    assert row.kept and len(row.killed) == 2 and past, f"{row}\n{said[-2000:]}"
+    assert "the driver was lost" in said and "it is started again and resumes" in said

@@ -74,12 +74,12 @@ class Row:
         return not self.broken and self.right == self.asked and self.nodes == 2 and all(cost.kept for cost in self.costs)
 
 
-def play(machines: Machines, case: Case, folder: Path, whole: Sequence[Entry] | None) -> tuple[Row, list[Entry]]:
-    """The case from submission to its last trial. whole: the undisturbed study's journal; None: this is it. Also its own journal."""
+def play(machines: Machines, case: Case, folder: Path, whole: Sequence[Entry] | None, working_dir: Path = ROOT) -> tuple[Row, list[Entry]]:
+    """The case from submission to its last trial, and its journal. whole: the undisturbed study's; None: it is not compared with one."""
     spec = load_study(ROOT / case.study).spec
     assert spec.budget.trials is not None
     begun, blows, killed = time.monotonic(), list[Blow](), list[tuple[str, int]]()
-    with Sent(machines, case.study, case.way, folder) as sent:
+    with Sent(machines, case.study, case.way, folder, working_dir) as sent:
         try:
             sent.start()
             sent.until_reported(n_ended=0)
