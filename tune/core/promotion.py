@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from bisect import insort
-from collections.abc import Collection, Sequence
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -23,26 +23,50 @@ from tune.core.scheduler_spec import AshaScheduler, HyperbandScheduler
 
 @dataclass
 class _Rung:
-    """Who reached the rung after `step`, and who of them went on."""
+    """Who reached the rung after `step`, and who of them went on. No question costs more with more trials, of one objective."""
 
     step: int
     goal: Goal
     values: dict[str, Values] = field(default_factory=dict)
-    gone_on: set[str] = field(default_factory=set)
-    _sorted: list[tuple[float, int, str]] = field(default_factory=list)  # for one objective
-    _order: list[str] | None = None
+    _gone_on: set[str] = field(default_factory=set)
+    _keys: dict[str, tuple[float, int, str]] = field(default_factory=dict)  # for one objective, as the next two
+    _sorted: list[tuple[float, int, str]] = field(default_factory=list)
+    _left: list[tuple[float, int, str]] = field(default_factory=list)  # those who did not go on, sorted
+    _order: list[str] | None = None  # for several
 
     def record(self, trial: str, values: Values) -> None:
         self.values[trial] = values
         self._order = None
         if not self.goal.several:
-            insort(self._sorted, (self.goal.costs(values)[0], len(self.values), trial))
+            key = self._keys[trial] = (self.goal.costs(values)[0], len(self.values), trial)
+            insort(self._sorted, key)
+            if trial not in self._gone_on:
+                insort(self._left, key)
 
-    def top(self, share: float, at_least: int = 0) -> list[str]:
-        """The best `share` of those who reached the rung, the best first."""
-        n = max(at_least, math.floor(len(self.values) * share + 1e-9))
-        if not self.goal.several:
-            return [trial for _, _, trial in self._sorted[:n]]
+    def goes_on(self, trial: str) -> None:
+        if trial not in self._gone_on and trial in self._keys:
+            del self._left[bisect_left(self._left, self._keys[trial])]
+        self._gone_on.add(trial)
+
+    def is_top(self, trial: str, share: float, at_least: int = 0) -> bool:
+        """Whether the trial is among the best `share` of those who reached the rung."""
+        n = self._n(share, at_least)
+        if self.goal.several:
+            return trial in self._first(n)
+        return bisect_left(self._sorted, self._keys[trial]) < n
+
+    def left(self, share: float, at_least: int = 0) -> Iterator[str]:
+        """Those of the best `share` who did not go on, the best first."""
+        n = min(self._n(share, at_least), len(self.values))
+        if self.goal.several:
+            yield from (trial for trial in self._first(n) if trial not in self._gone_on)
+        elif n:
+            yield from (trial for _, _, trial in self._left[: bisect_right(self._left, self._sorted[n - 1])])
+
+    def _n(self, share: float, at_least: int) -> int:
+        return max(at_least, math.floor(len(self.values) * share + 1e-9))
+
+    def _first(self, n: int) -> list[str]:
         if self._order is None or len(self._order) < n:
             names = list(self.values)
             self._order = [names[i] for i in self.goal.order(list(self.values.values()), first=n)]
@@ -83,11 +107,11 @@ class RungLadder:
             return GO_ON
         rung.record(trial, values)
         if self._form == "stop":
-            if trial in rung.top(self._share, at_least=1):
+            if rung.is_top(trial, self._share, at_least=1):
                 return GO_ON
             return Verdict("stop", f"not among the best at the rung after step {rung.step}")
-        if trial in rung.top(self._share):
-            rung.gone_on.add(trial)
+        if rung.is_top(trial, self._share):
+            rung.goes_on(trial)
             return GO_ON
         return Verdict("pause", f"at the rung after step {rung.step}")
 
@@ -96,19 +120,19 @@ class RungLadder:
         if rung is not None:
             rung.record(trial, values)
             if verdict.action == "continue":
-                rung.gone_on.add(trial)
+                rung.goes_on(trial)
 
     def promote(self, ready: Collection[str], at_least: int = 0) -> tuple[str, int] | None:
         for ladder in self._ladders:
             for rung in reversed(ladder):
-                for trial in rung.top(self._share, at_least):
-                    if trial not in rung.gone_on and trial in ready:
-                        rung.gone_on.add(trial)
-                        return trial, rung.step
+                found = next((trial for trial in rung.left(self._share, at_least) if trial in ready), None)
+                if found is not None:
+                    rung.goes_on(found)
+                    return found, rung.step
         return None
 
     def promoted(self, trial: str, rung: int) -> None:
-        next(r for r in self._of[trial] if r.step == rung).gone_on.add(trial)
+        next(r for r in self._of[trial] if r.step == rung).goes_on(trial)
 
     def remove(self, trial: str) -> None:
         self._of.pop(trial, None)
