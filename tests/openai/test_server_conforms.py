@@ -98,7 +98,15 @@ def test_every_answer_on_a_walk_over_all_endpoints_is_as_the_document_says(bench
     assert {BASE, model} <= {m.id for m in client.models.list()}
     asked: Any = question(1000)
     assert client.chat.completions.create(model=model, messages=asked).choices[0].message.content == "{category: cat}"
-    assert client.chat.completions.list().data == []
+    assert client.chat.completions.list().data == []  # the one above was not to be kept
+    kept = [
+        client.chat.completions.create(model=of, messages=asked, store=True, metadata={"row": str(i), "of": "walk"}).id
+        for i, of in enumerate((model, BASE, model))
+    ]
+    stored = client.chat.completions
+    assert [a.id for a in stored.list(limit=1, metadata={"of": "walk"})] == kept
+    assert [a.id for a in stored.list(limit=2, order="desc", model=model)] == [kept[2], kept[0]]
+    assert [(a.metadata or {})["row"] for a in stored.list(metadata={"row": "1"})] == ["1"] and not stored.list(metadata={"of": "x"}).data
 
     write_batch(tmp_path / "walk.jsonl", model)
     requests = client.files.create(file=tmp_path / "walk.jsonl", purpose="batch")
@@ -135,6 +143,11 @@ def test_every_answer_on_a_walk_over_all_endpoints_is_as_the_document_says(bench
         (lambda c: c.fine_tuning.jobs.create(model=BASE, training_file="file-none"), 400, "no file for fine-tuning"),
         (lambda c: c.fine_tuning.jobs.retrieve("ftjob-none"), 404, "ftjob-none"),
         (lambda c: c.chat.completions.create(model="gpt-none", messages=[{"role": "user", "content": PROMPT}]), 404, "gpt-none"),
+        (
+            lambda c: c.chat.completions.create(model=BASE, messages=[{"role": "user", "content": PROMPT}], metadata={"a": "b"}),
+            400,
+            "only allowed when 'store' is enabled",
+        ),
         (
             lambda c: c.batches.create(input_file_id="x", endpoint="/v1/chat/completions", completion_window="24h"),
             400,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from tests.openai_server import answers, files, jobs, progress
+from tests.openai_server import answers, batches, files, jobs, progress
 from tests.openai_server.calls import Answer, Call, page
 from tests.openai_server.settings import MODELS
 from tests.openai_server.store import Doc
@@ -28,7 +28,7 @@ def handle(world: World, call: Call, doom: tuple[str, str] | None = None) -> Ans
 
 def settle(world: World) -> None:
     jobs.settle(world)
-    answers.settle(world)
+    batches.settle(world)
 
 
 # --- jobs ---------------------------------------------------------------------------------------------------------------------
@@ -39,11 +39,13 @@ def create_job(world: World, call: Call, _: tuple[str, ...]) -> Answer:
 
 
 def list_jobs(world: World, call: Call, _: tuple[str, ...]) -> Answer:
-    asked = {found[1]: value for name, value in call.query.items() if (found := re.fullmatch(r"metadata\[(.+)\]", name))}
-    if world.settings.ignore_metadata_filter:
-        asked = {}
+    asked = {} if world.settings.ignore_metadata_filter else metadata_filter(call)
     found = [job for job in world.store.all("job")[::-1] if asked.items() <= (job["metadata"] or {}).items()]
     return page(call, [jobs.public(job) for job in found], 20, 100, ids=False)
+
+
+def metadata_filter(call: Call) -> dict[str, str]:
+    return {found[1]: value for name, value in call.query.items() if (found := re.fullmatch(r"metadata\[(.+)\]", name))}
 
 
 def job_events(world: World, call: Call, ids: tuple[str, ...]) -> Answer:
@@ -61,16 +63,17 @@ def of_job(act: Callable[[World, Doc], Doc]) -> Handler:
 # --- batches, answers, models -------------------------------------------------------------------------------------------------
 
 
-def public_batch(batch: Doc) -> Doc:
-    return {name: value for name, value in batch.items() if name != "x"}
-
-
 def list_batches(world: World, call: Call, _: tuple[str, ...]) -> Answer:
-    return page(call, [public_batch(batch) for batch in world.store.all("batch")[::-1]], 20, 100)
+    return page(call, [batches.public(batch) for batch in world.store.all("batch")[::-1]], 20, 100)
 
 
-def cancel_batch(world: World, call: Call, ids: tuple[str, ...]) -> Answer:
-    return public_batch(answers.cancel_batch(world, answers.find_batch(world, ids[0])))
+def of_batch(act: Callable[[World, Doc], Doc]) -> Handler:
+    return lambda world, call, ids: batches.public(act(world, batches.find(world, ids[0])))
+
+
+def list_answers(world: World, call: Call, _: tuple[str, ...]) -> Answer:
+    newest_first = call.query.get("order", "asc") == "desc"
+    return page(call, answers.kept(world, call.query.get("model"), metadata_filter(call), newest_first), 20, 100)
 
 
 def chat(world: World, call: Call, _: tuple[str, ...]) -> Answer:
@@ -163,16 +166,12 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", PERMISSIONS, list_permissions),
     ("POST", PERMISSIONS, create_permissions),
     ("DELETE", f"{PERMISSIONS}/{ID}", delete_permission),
-    ("POST", "/batches", lambda world, call, ids: public_batch(answers.create_batch(world, call.body))),
+    ("POST", "/batches", lambda world, call, ids: batches.public(batches.create(world, call.body))),
     ("GET", "/batches", list_batches),
-    ("GET", f"/batches/{ID}", lambda world, call, ids: public_batch(answers.find_batch(world, ids[0]))),
-    (
-        "POST",
-        f"/batches/{ID}/cancel",
-        lambda world, call, ids: public_batch(answers.cancel_batch(world, answers.find_batch(world, ids[0]))),
-    ),
+    ("GET", f"/batches/{ID}", of_batch(lambda world, batch: batch)),
+    ("POST", f"/batches/{ID}/cancel", of_batch(batches.cancel)),
     ("POST", "/chat/completions", chat),
-    ("GET", "/chat/completions", lambda world, call, ids: page(call, [], 20, 100)),  # none is stored
+    ("GET", "/chat/completions", list_answers),
     ("GET", "/models", list_models),
     ("GET", f"/models/{ID}", lambda world, call, ids: model_doc(world, ids[0])),
     ("DELETE", f"/models/{ID}", delete_model),

@@ -24,7 +24,7 @@ class Call:
 Answer = Doc | bytes
 
 
-def page(call: Call, newest_first: list[Doc], limit: int, most: int, ids: bool = True) -> Doc:
+def page(call: Call, found: list[Doc], limit: int, most: int, ids: bool = True) -> Doc:
     """A page of a list behind the cursor `after`."""
     asked = call.query.get("limit")
     if asked is not None:
@@ -33,12 +33,12 @@ def page(call: Call, newest_first: list[Doc], limit: int, most: int, ids: bool =
         limit = int(asked)
     after = call.query.get("after")
     if after is not None:
-        places = [i for i, doc in enumerate(newest_first) if doc["id"] == after]
+        places = [i for i, doc in enumerate(found) if doc["id"] == after]
         if not places:
             raise ApiError(400, "invalid_cursor", f"No object {after} in this list.", param="after")
-        newest_first = newest_first[places[0] + 1 :]
-    shown = newest_first[:limit]
-    answer: Doc = {"object": "list", "data": shown, "has_more": len(newest_first) > len(shown)}
+        found = found[places[0] + 1 :]
+    shown = found[:limit]
+    answer: Doc = {"object": "list", "data": shown, "has_more": len(found) > len(shown)}
     if ids:
         answer |= {"first_id": shown[0]["id"] if shown else "", "last_id": shown[-1]["id"] if shown else ""}
     return answer

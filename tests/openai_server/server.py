@@ -18,7 +18,7 @@ from typing import Any
 
 from aiohttp import web
 
-from tests.openai_server import api, faults, jobs
+from tests.openai_server import api, batches, faults, jobs
 from tests.openai_server.calls import Call
 from tests.openai_server.rows import read_picture
 from tests.openai_server.settings import Settings
@@ -161,16 +161,12 @@ class App:
                 "now": world.now(),
                 "settings": json.loads(world.settings.to_json()),
                 "jobs": [jobs.public(job) for job in world.store.all("job")],
-                "batches": [api.public_batch(batch) for batch in world.store.all("batch")],
+                "batches": [batches.public(batch) for batch in world.store.all("batch")],
                 "files": world.store.all("file"),
                 "models": [{name: doc[name] for name in ("id", "base", "skill")} for doc in world.store.all("model")],
                 "n_truth": len(world.store.items("truth")),
             }
         return {"now": world.now()}
-
-
-def _truth_key(row: Mapping[str, str]) -> str:
-    return read_picture(row["image"], "auto").key if "image" in row else "text:" + row["text"]
 
 
 async def _read(request: web.Request, path: str) -> Call:

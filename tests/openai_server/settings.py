@@ -45,7 +45,8 @@ class Settings:
     max_running_jobs: of a base model; further ones wait in the queue. max_active_jobs: creation beyond is refused with 429.
     jobs_per_day: creations of a UTC day. batch_tokens: enqueued at most; a batch beyond it fails afterwards.
     skip_share: of the rows with pictures, silently not trained on. rows_a_pass: rows that teach as much as a published phase.
-    ignore_metadata_filter: lists give all jobs whatever is asked for. drops_metadata: jobs forget theirs.
+    ignore_metadata_filter: lists give all jobs and kept answers whatever is asked for. drops_metadata: both forget theirs.
+    keeps_answers: those that are to be stored are. show_answers_s: after which they are listed.
     """
 
     seed: int = 0
@@ -71,6 +72,8 @@ class Settings:
     n_metric_events: int = 100
     ignore_metadata_filter: bool = False
     drops_metadata: bool = False
+    keeps_answers: bool = True
+    show_answers_s: float = 0.0
     base64_results: bool = True
     shutdown: bool = True
 
