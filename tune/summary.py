@@ -54,6 +54,13 @@ def all_metrics(trial: TrialView) -> dict[str, float]:
     return {**(trial.curve[-1][1] if trial.curve else {}), **trial.metrics}
 
 
+def unsure(fold: StudyFold) -> str:
+    """What of the dollars is no bill but an upper bound; nothing where all were billed."""
+    return (
+        f", of which ${fold.usd_at_most:.4f} is an upper bound, since the service does not say what it billed" if fold.usd_at_most else ""
+    )
+
+
 def as_text(fold: StudyFold, study_dir: str) -> str:
     """The summary that a run ends with."""
     best = fold.winner
@@ -64,7 +71,7 @@ def as_text(fold: StudyFold, study_dir: str) -> str:
     gpu = f", {fold.gpu_seconds:.0f} GPU-seconds" if fold.gpu_seconds else ""
     lines.append(f"  time       {clock(fold.active_seconds)}, {fold.cpu_seconds:.0f} CPU-seconds held by trials{gpu}")
     if fold.usd:
-        lines.append(f"  cost       ${fold.usd:.2f}")
+        lines.append(f"  cost       ${fold.usd:.2f}{unsure(fold)}")
     for reason, n in Counter(t.reason for t in fold.of_role("search") if t.state == "failed").items():
         lines.append(f"  failed     {n} x {reason}")
     for trial in fold.trials.values():

@@ -28,11 +28,24 @@ class Bomb:
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             self.point(f"before {name}")
             answer = call(*args, **kwargs)
-            answer = list(answer) if name in ("files", "jobs", "batches") else answer
+            answer = list(answer) if name in ("files", "jobs", "batches", "answers") else answer
             self.point(f"after {name}")
             return answer
 
         return wrapped
+
+
+class BombAfter(Bomb):
+    """Goes off at every point from the n-th passing of one, from 0, on: threads do not pass points in one order."""
+
+    def __init__(self, name: str, nth: int):
+        super().__init__(None)
+        self._name, self._nth = f"after {name}", nth
+
+    def point(self, name: str) -> None:
+        super().point(name)
+        if self.names.count(self._name) > self._nth:
+            raise Killed(name)
 
 
 class MinedWire:

@@ -74,6 +74,28 @@ class MemoryLog:
         return iter(tuple(self.kept))
 
 
+class Counted:
+    """The books of one question, which only count: `n_open` sendings had no answer and were not void."""
+
+    metadata = None
+
+    def __init__(self) -> None:
+        self.n_sent = self.n_void = 0
+
+    def begin(self) -> None:
+        self.n_sent += 1
+
+    def void(self) -> None:
+        self.n_void += 1
+
+    def look(self) -> None:
+        return None
+
+    @property
+    def n_open(self) -> int:
+        return self.n_sent - self.n_void
+
+
 class Counter:
     """Attempt ids: a1, a2 ..."""
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.openai.making import BASE, KEY_ENV, Bench, MemoryLog, label, question, write_batch, write_rows
+from tests.openai.making import BASE, KEY_ENV, Bench, Counted, MemoryLog, label, question, write_batch, write_rows
 from tests.openai_server import learning
 from trainables.openai_phases.follow import Deadlines
 from trainables.openai_phases.wire import JobEvent, Usage
@@ -55,7 +55,7 @@ def test_answers_are_billed_by_their_usage_and_a_batch_by_its_own_price(bench: B
     service = bench.service()
     result = service.run_job("phase-1", bench.job_order())
     assert result.model is not None
-    answer = service.ask("val", result.model, question(1000), {}, made_t=result.job.finished_t)
+    answer = service.ask("val", result.model, question(1000), {}, Counted(), made_t=result.job.finished_t)
     write_batch(bench.folder / "batch.jsonl", result.model)
     batch = service.run_batch("phase-1/val", bench.batch_order())
 
@@ -117,7 +117,7 @@ def test_a_fresh_model_that_is_still_loading_is_waited_for(start: START) -> None
     service = bench.service()
     result = service.run_job("phase-1", bench.job_order())
     assert result.model is not None
-    assert service.ask("val", result.model, question(1000), {}, made_t=result.job.finished_t).text
+    assert service.ask("val", result.model, question(1000), {}, Counted(), made_t=result.job.finished_t).text
     assert "model_loading" in {wait.reason for wait in bench.time.waits}
 
 

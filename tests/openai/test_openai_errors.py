@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.openai.making import BASE, KEY_ENV, Bench, MemoryLog, question
+from tests.openai.making import BASE, KEY_ENV, Bench, Counted, MemoryLog, question
 from trainables.adapters.openai_client import OpenAIWire
 from trainables.adapters.openai_errors import retry_after_s, struck
 from trainables.openai_phases.follow import failure_of
@@ -55,7 +55,7 @@ def test_a_model_that_does_not_exist_stops_the_study_and_a_fresh_one_that_is_mis
     with pytest.raises(StopStudy, match="model_gone"):
         bench.service().run_job("phase-1", bench.job_order("gpt-none"))
     with pytest.raises(StopStudy, match="model_gone"):
-        bench.service().ask("val", "ft:none", question(1), {})
+        bench.service().ask("val", "ft:none", question(1), {}, Counted())
     with pytest.raises(Missing):
         bench.wire().chat("ft:none", question(1), {})
 
@@ -98,14 +98,16 @@ def test_an_answer_that_is_no_json_is_no_answer(bench: Bench) -> None:
 def test_retry_after_is_honoured_to_the_second(bench: Bench) -> None:
     bench.server.fault("POST /v1/chat", kind="error", status=429, code="rate_limit_exceeded", retry_after_s=321)
     began = bench.time.now()
-    answer = bench.service().ask("val", BASE, question(1), {})
-    assert bench.time.now() - began == pytest.approx(321, abs=1) and answer.n_unanswered == 0
+    books = Counted()
+    bench.service().ask("val", BASE, question(1), {}, books)
+    assert bench.time.now() - began == pytest.approx(321, abs=1) and (books.n_sent, books.n_void) == (2, 1)
 
 
 def test_an_answer_that_was_lost_and_may_be_billed_is_counted(bench: Bench) -> None:
     bench.server.fault("POST /v1/chat", kind="drop_after", times=2)
-    assert bench.service().ask("val", BASE, question(1), {}).n_unanswered == 2
-    assert len(bench.bill()["charges"]) == 3
+    books = Counted()
+    bench.service().ask("val", BASE, question(1), {}, books)
+    assert len(bench.bill()["charges"]) == books.n_open == 3
 
 
 @pytest.mark.parametrize(

@@ -13,27 +13,22 @@ from PIL import Image
 
 from tests.data.making import encoded
 from tests.openai_phases.making import CLASSES, LETTERS, RATES, spec, table
+from trainables.openai_phases.bills import Bill, bill_cancelled, bill_training, bill_usage
 from trainables.openai_phases.cost import (
-    NO_BILL,
     Amount,
-    Bill,
     TrialCost,
-    bill_cancelled,
-    bill_hosting,
-    bill_training,
-    bill_usage,
     estimate_study,
     estimate_trial,
     for_ledger,
     price_load,
-    skipped_examples,
     span,
     usd,
 )
 from trainables.openai_phases.expected import length_counter, stand_in
 from trainables.openai_phases.prices import Prices, prices_of
+from trainables.openai_phases.profile import ProfileSpec
 from trainables.openai_phases.prompt import answer_text, question_text
-from trainables.openai_phases.spec import ExpectedSpec, OpenaiPhasesSpec, ProfileSpec
+from trainables.openai_phases.spec import ExpectedSpec, OpenaiPhasesSpec
 from trainables.openai_phases.tokens import Count, bounds
 from trainables.openai_phases.wire import Usage
 from trainables.openai_phases.workload import CHATTER_TOKENS, PhaseLoad, TrialLoad, trial_load
@@ -126,7 +121,19 @@ def test_the_working_is_the_formula_with_its_numbers() -> None:
     assert lines[0].startswith("phase 0: $") and lines[1].startswith("  val at 400 px by chat, base model: 3 questions = ")
     assert "input x $2.5/M" in lines[1] and "output x $10/M" in lines[1]
     assert any("tuned model" in line and "input x $3.75/M" in line for line in lines)
-    assert lines[-2:] == ["tokens of text: a token a letter", f"prices: {prices().source}"]
+    assert lines[-3:-1] == ["tokens of text: a token a letter", f"prices: {prices().source}"]
+
+
+@pytest.mark.parametrize(
+    ("keeps", "said"),
+    [
+        (None, "openai keeps the answers, so that a crash loses none; trainable.profile.keeps_answers: false asks it not to"),
+        (False, "openai keeps no answers (trainable.profile.keeps_answers), so a crash books those under way at their estimate, an upper"),
+    ],
+)
+def test_the_plan_says_what_becomes_of_answers_that_are_under_way_at_a_crash(keeps: bool | None, said: str) -> None:
+    assert trial(profile={"keeps_answers": keeps}).notes[-1].startswith(f"evaluation by chat: {said}")
+    assert not [note for note in trial(evaluation={"by": "batch"}).notes if "chat" in note]
 
 
 def test_a_trial_is_the_sum_of_its_phases_and_stress_tests() -> None:
@@ -251,24 +258,6 @@ def test_cached_tokens_without_a_price_of_their_own_are_input() -> None:
 )
 def test_a_cancelled_job_is_billed_by_its_steps_until_the_server_says(steps: int, total: int | None, dollars: str) -> None:
     assert bill_cancelled(Amount("training", Decimal(4), Decimal(10), ""), steps, total).usd == Decimal(dollars)
-
-
-@pytest.mark.parametrize(("trained", "skipped"), [(18_000, 0), (17_400, 2), (17_995, 0), (0, 60), (20_000, 0)])
-def test_tokens_that_were_not_billed_tell_how_many_examples_were_skipped(trained: int, skipped: int) -> None:
-    load = PhaseLoad(Phase(1, None, "base", 3, 400, 0), 60, Count.exactly(6_000), Count.exactly(3), ())
-    assert skipped_examples(load, trained).low == skipped
-    assert skipped_examples(load, trained).high - skipped in (0, 1)
-
-
-def test_with_text_in_bounds_skipped_examples_are_only_bounded() -> None:
-    load = PhaseLoad(Phase(1, None, "base", 1, 400, 0), 10, Count(1_000, 4_000), Count.exactly(1), ())
-    assert skipped_examples(load, 1_500) == Count(0, 7)
-    assert skipped_examples(replace(load, epochs=Count(1, 50)), 1_500) == Count(0, 10)
-
-
-def test_bills_add_up() -> None:
-    total = NO_BILL + bill_training(prices(), MODEL, 1) + bill_hosting(prices(), Decimal(2))
-    assert total == Bill(Decimal("0.000025"), "1 trained tokens x $25/M; 2 hours hosted x $0/h")
 
 
 @given(st.lists(st.integers(0, 10**9), max_size=30), st.randoms())

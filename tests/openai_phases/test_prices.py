@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from trainables.openai_phases.prices import SHIPPED, By, Prices, prices_of, read_prices
-from trainables.openai_phases.spec import ProfileSpec
+from trainables.openai_phases.profile import ProfileSpec
 from tune.core.errors import UserError
 
 TUNED = "ft:gpt-4o-2024-08-06:org:phase-1-resolution-400:AbCd1234"

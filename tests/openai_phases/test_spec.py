@@ -9,7 +9,8 @@ from pydantic import BaseModel, ValidationError
 
 from tests.openai_phases.making import spec
 from trainables.openai_phases.limits import LIMITS, Limits
-from trainables.openai_phases.spec import METRICS, OpenaiPhasesSpec, ProfileSpec, base_model_of, is_tuned, job_suffix
+from trainables.openai_phases.profile import ProfileSpec
+from trainables.openai_phases.spec import METRICS, OpenaiPhasesSpec, base_model_of, is_tuned, job_suffix
 
 AZURE = {"dialect": "azure_foundry", "prices": "azure_foundry", "base_url": "https://shop.openai.azure.com/openai/v1/"}
 

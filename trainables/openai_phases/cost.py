@@ -1,4 +1,4 @@
-"""Dollars of a trial before it is paid, by formula, and after, by what the server counted.
+"""Dollars of a trial before it is paid, by formula; after, they are `bills`'.
 
 Money is `Decimal` throughout: tokens are whole numbers and prices have few digits, so products and sums lose nothing, and what many
 small bills add up to is the same in any order. `for_ledger` is the only place where it becomes a float. Every figure comes with its
@@ -15,8 +15,7 @@ from decimal import Decimal
 from trainables.data.sources import ImageTable
 from trainables.openai_phases.prices import By, Prices
 from trainables.openai_phases.spec import OpenaiPhasesSpec, is_tuned
-from trainables.openai_phases.tokens import Count, TextCounter
-from trainables.openai_phases.wire import Usage
+from trainables.openai_phases.tokens import TextCounter
 from trainables.openai_phases.workload import PhaseLoad, Questions, TrialLoad, trial_load
 
 ZERO = Decimal(0)
@@ -98,23 +97,6 @@ class StudyCost:
     working: str
 
 
-@dataclass(frozen=True)
-class Bill:
-    """What was paid, as the server counted it."""
-
-    usd: Decimal
-    working: str
-
-    def __add__(self, other: Bill) -> Bill:
-        return Bill(self.usd + other.usd, "; ".join(filter(None, (self.working, other.working))))
-
-
-NO_BILL = Bill(ZERO, "")
-
-
-# -- before ---------------------------------------------------------------------------------------------------------------------
-
-
 def estimate_trial(spec: OpenaiPhasesSpec, table: ImageTable, prices: Prices, counter: TextCounter) -> TrialCost:
     """What a trial of `spec` on `table` would cost. Raises UserError for prices that are not listed."""
     load = trial_load(spec, table, prices.model(spec.model).image_rates, counter)
@@ -134,6 +116,8 @@ def price_load(spec: OpenaiPhasesSpec, load: TrialLoad, prices: Prices) -> Trial
     notes = [f"tokens of text: {load.how}", f"prices: {prices.source}"]
     if spec.hyperparameters.n_epochs == "auto":
         notes.append("n_epochs auto: the server chooses between 1 and 50, hence the high figure; give a number to know it")
+    if spec.evaluation.by == "chat":
+        notes.append(chat_note(spec, prices, load))
     if spec.report == "epoch":
         notes.append(inside_note(phases))
     return TrialCost(tuple(phases), stress, tuple(notes))
@@ -151,60 +135,22 @@ def estimate_study(trials: Sequence[TrialCost], n_trials: int, stops_after: int 
     return StudyCost(low, high, f"low {least} = {usd(low)}; high {n_trials} x {usd(dearest)} = {usd(high)}")
 
 
+def chat_note(spec: OpenaiPhasesSpec, prices: Prices, load: TrialLoad) -> str:
+    """What becomes of answers that are under way at a crash."""
+    name, switch = spec.profile.name, "trainable.profile.keeps_answers"
+    if spec.profile.answers_kept:
+        return f"evaluation by chat: {name} keeps the answers, so that a crash loses none; {switch}: false asks it not to"
+    price = prices.tokens(spec.model, "chat", tuned=True)
+    longest = [part.longest for phase in load.phases for part in phase.questions]
+    each = max(of_tokens(one.input_tokens, price.input) + of_tokens(one.output_tokens, price.output) for one in longest)
+    at_most = f"an upper bound: {spec.evaluation.concurrent_requests} x {usd(each)} a trial"
+    return f"evaluation by chat: {name} keeps no answers ({switch}), so a crash books those under way at their estimate, {at_most}"
+
+
 def inside_note(phases: Iterable[PhaseCost]) -> str:
     """What stopping inside a phase may throw away: a cancelled job yields no model."""
     lost = max((phase.training.high for phase in phases if phase.training is not None), default=ZERO)
     return f"report: epoch stops trials inside a phase, and a cancelled job yields no model: up to {usd(lost)} are lost with each stop"
-
-
-# -- after ----------------------------------------------------------------------------------------------------------------------
-
-
-def bill_training(prices: Prices, model: str, trained_tokens: int) -> Bill:
-    """Of a job that is done; `trained_tokens` counts every pass."""
-    price = prices.training(model)
-    return Bill(_of_tokens(trained_tokens, price), f"{trained_tokens:,} trained tokens x ${_digits(price)}/M")
-
-
-def bill_cancelled(training: Amount, steps: int, total_steps: int | None) -> Bill:
-    """Of a job that was cancelled, until the server says: as many of the estimate's dollars as it had done of its steps.
-
-    Foundry documents exactly that; what OpenAI charges is not known. Without `total_steps` it is taken for the whole.
-    """
-    if not total_steps:
-        return Bill(training.high, f"cancelled, steps not known: the whole estimate of {usd(training.high)}")
-    done = min(max(steps, 0), total_steps)
-    return Bill(training.high * done / total_steps, f"cancelled after {done} of {total_steps} steps of {usd(training.high)}")
-
-
-def bill_usage(prices: Prices, model: str, by: By, usage: Usage, tuned: bool | None = None) -> Bill:
-    """Of answers of `model`; `tuned` None tells by its id whether it is. Cached tokens are a part of the input tokens."""
-    price = prices.tokens(model, by, tuned)
-    cached_price = price.input if price.cached_input is None else price.cached_input
-    fresh = usage.input_tokens - usage.cached_tokens
-    parts = ((fresh, "input", price.input), (usage.cached_tokens, "cached", cached_price), (usage.output_tokens, "output", price.output))
-    total = sum((_of_tokens(n, each) for n, _, each in parts), ZERO)
-    return Bill(total, " + ".join(f"{n:,} {name} x ${_digits(each)}/M" for n, name, each in parts if n))
-
-
-def bill_hosting(prices: Prices, hours: Decimal) -> Bill:
-    """Of a model that was deployed for so long."""
-    price = prices.table.hosting_usd_per_hour
-    return Bill(price * hours, f"{_digits(hours)} hours hosted x ${_digits(price)}/h")
-
-
-def skipped_examples(load: PhaseLoad, trained_tokens: int) -> Count:
-    """How many examples of a phase the server seems to have left out, from the tokens it billed for all passes.
-
-    It says nothing of pictures that it skips (people, faces, addresses that do not answer). Whole examples are meant, of the mean
-    length; with a count of text that has only bounds the low figure is 0 in most cases.
-    """
-    if not load.n_examples or not load.epochs.exact or not load.epochs.low:
-        return Count(0, load.n_examples)
-    passed = load.epochs.low
-    low, high = (max(0, tokens * passed - trained_tokens) for tokens in (load.tokens.low, load.tokens.high))
-    each = load.tokens * passed
-    return Count(min(load.n_examples, low * load.n_examples // each.low), min(load.n_examples, -(-high * load.n_examples // each.high)))
 
 
 def for_ledger(dollars: Decimal) -> float:
@@ -223,19 +169,19 @@ def span(low: Decimal, high: Decimal) -> str:
 
 def _training(prices: Prices, model: str, load: PhaseLoad) -> Amount:
     price, tokens = prices.training(model), load.tokens * load.epochs
-    low, high = _of_tokens(tokens.low, price), _of_tokens(tokens.high, price)
+    low, high = of_tokens(tokens.low, price), of_tokens(tokens.high, price)
     each = f"{load.n_examples:,} examples at {load.phase.resolution_px} px = {load.tokens} tokens"
-    working = f"{each} x {load.epochs} epochs = {tokens} tokens x ${_digits(price)}/M = {span(low, high)}"
+    working = f"{each} x {load.epochs} epochs = {tokens} tokens x ${digits(price)}/M = {span(low, high)}"
     return Amount("training", low, high, working)
 
 
 def _evaluation(prices: Prices, model: str, by: By, tuned: bool, asked: Questions) -> Amount:
     price = prices.tokens(model, by, tuned)
     low, high = (
-        _of_tokens(asked_n, price.input) + _of_tokens(said_n, price.output)
+        of_tokens(asked_n, price.input) + of_tokens(said_n, price.output)
         for asked_n, said_n in ((asked.input.low, asked.output.low), (asked.input.high, asked.output.high))
     )
-    parts = f"{asked.input} input x ${_digits(price.input)}/M + {asked.output} output x ${_digits(price.output)}/M"
+    parts = f"{asked.input} input x ${digits(price.input)}/M + {asked.output} output x ${digits(price.output)}/M"
     what = f"{asked.split} at {asked.width_px} px by {by}, {'tuned' if tuned else 'base'} model"
     return Amount(what, low, high, f"{asked.n:,} questions = {parts} = {span(low, high)}")
 
@@ -245,12 +191,12 @@ def _hosting(spec: OpenaiPhasesSpec, prices: Prices) -> Amount | None:
     if price == 0 or spec.profile.training_type == "Developer":
         return None
     low, high = (price * hours for hours in HOSTED_HOURS)
-    return Amount("hosting", low, high, f"0 to {HOSTED_HOURS[1]} hours deployed x ${_digits(price)}/h = {span(low, high)}")
+    return Amount("hosting", low, high, f"0 to {HOSTED_HOURS[1]} hours deployed x ${digits(price)}/h = {span(low, high)}")
 
 
-def _of_tokens(n: int, usd_per_million: Decimal) -> Decimal:
+def of_tokens(n: int, usd_per_million: Decimal) -> Decimal:
     return (usd_per_million * n).scaleb(-6)
 
 
-def _digits(value: Decimal) -> str:
+def digits(value: Decimal) -> str:
     return f"{value.normalize():f}"

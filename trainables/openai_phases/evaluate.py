@@ -1,27 +1,25 @@
 """Asks one model about the rows of one split, by chat or by batch, and reads and scores what it says.
 
-Promises: an answer that is on disk is never asked for again, so a trial that was killed goes on where it stopped (what was under way
-at that moment is asked and billed once more: a chat request leaves nothing behind by which it could be found; a batch does); the
-bill is of the answers that came. Which phase or dollar limit is concerned is the recipe's business.
+Promises: an answer that is on disk is never asked for again, so a trial that was killed goes on where it stopped; what was under way at
+that moment is found at the service, if it keeps answers, or else booked at its estimate (`chat`); a batch is always found. Which phase
+or dollar limit is concerned is the recipe's business.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import os
-import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from trainables.data.sources import ImageTable
 from trainables.metrics import Counts, confusion_matrix
-from trainables.openai_phases.cost import Bill, bill_usage, for_ledger
+from trainables.openai_phases.answers import AnswerLog, Said
+from trainables.openai_phases.bills import Bills, bill_unheard, bill_usage
+from trainables.openai_phases.chat import ChatRound, WaitedHere
+from trainables.openai_phases.cost import for_ledger
 from trainables.openai_phases.follow import Service, model_gone
 from trainables.openai_phases.jsonl import Request, in_file_order, requests, row_of, write_batches
 from trainables.openai_phases.pace import Wait
@@ -31,6 +29,7 @@ from trainables.openai_phases.protocol import BatchOrder
 from trainables.openai_phases.queue import portion, requests_of, tokens_of
 from trainables.openai_phases.spec import EvalSplit, OpenaiPhasesSpec
 from trainables.openai_phases.wire import Missing, Usage
+from trainables.openai_phases.workload import Questions
 from tune.core.errors import FailTrial
 
 _BATCH_ROUNDS = 3  # a batch may expire with lines unanswered; those go into another
@@ -40,24 +39,19 @@ _BATCH_ROUNDS = 3  # a batch may expire with lines unanswered; those go into ano
 class Asked:
     """An evaluation: which model on which rows at which width. `key` is stable over restarts, such as `phase-2/val`.
 
-    tokens_each: an estimate, for turns at a server that limits tokens a minute.
+    load: its estimated tokens.
     """
 
     key: str
     model: str
     split: EvalSplit
     width_px: int
-    tokens_each: float = 0.0
+    load: Questions
 
-
-@dataclass(frozen=True)
-class Said:
-    """One answer as it came. `seconds`: of its request; `n_unanswered`: sendings without an answer, which may have been billed."""
-
-    text: str
-    usage: Usage = Usage()
-    seconds: float = 0.0
-    n_unanswered: int = 0
+    @property
+    def tokens_each(self) -> float:
+        """For turns at a server that limits tokens a minute."""
+        return self.load.input.high / max(1, self.load.n)
 
 
 @dataclass(frozen=True)
@@ -68,14 +62,13 @@ class Judged:
     answers: tuple[Answer, ...]
     scores: dict[str, float]
     confusion_CC: Counts
-    bill: Bill
+    bills: Bills
     seconds_each: float
-    n_unanswered: int
 
     def metrics(self, split: str) -> dict[str, float]:
         """Under promised names."""
         n = max(1, len(self.rows))
-        values = self.scores | {"seconds_per_prediction": self.seconds_each, "usd_per_prediction": for_ledger(self.bill.usd) / n}
+        values = self.scores | {"seconds_per_prediction": self.seconds_each, "usd_per_prediction": for_ledger(self.bills.usd) / n}
         return {f"{split}/{name}": value for name, value in values.items()}
 
 
@@ -88,85 +81,79 @@ class Examiner:
         self._spec, self._table, self._prices, self._service = spec, table, prices, service
         self._folder, self._turn = workdir / "evaluations", turn
         self._time = service.pace.time
-        self._waited = threading.local()
+        self._waited = WaitedHere(service.pace.time)
 
     def heard(self, wait: Wait) -> None:
         """A wait of this thread, which is no part of a prediction."""
-        self._waited.seconds = getattr(self._waited, "seconds", 0.0) + max(0.0, wait.until - self._time.now())
+        self._waited.add(wait)
 
     def begun(self, asked_key: str) -> bool:
         """Whether anything was asked under this key, so that its money is held already."""
-        stem = asked_key.replace("/", "-")
-        batches = any(
-            record.kind == "batch" and record.key.startswith(f"{asked_key}/") for record in self._service.submissions.log.records()
-        )
-        return batches or any(self._folder.glob(f"{stem}-*.answers.jsonl"))
+        records = self._service.submissions.log.records()
+        return any(record.kind in ("batch", "chat") and record.key.startswith(f"{asked_key}/") for record in records)
 
     def judge(self, asked: Asked) -> Judged:
         """All answers, from disk or from the service."""
         rows = in_file_order(self._table, self._table.split[asked.split])
-        said = self._by_chat(asked, rows) if self._spec.evaluation.by == "chat" else self._by_batch(asked, rows)
-        answers = [read_answer(said[row].text, self._table.classes) for row in rows]
+        log = self._by_chat(asked, rows) if self._spec.evaluation.by == "chat" else self._by_batch(asked, rows)
+        answers = [read_answer(log.said[row].text, self._table.classes) for row in rows]
         labels = [int(self._table.labels_N[row]) for row in rows]
         n_classes = len(self._table.classes)
         predicted = np.array([n_classes if a.label_i is None else a.label_i for a in answers], dtype=np.int64)
+        measured = [said.seconds for said in log.said.values() if said.seconds is not None]
         return Judged(
             rows=tuple(rows),
             answers=tuple(answers),
             scores=score(answers, labels, n_classes),
             confusion_CC=confusion_matrix(np.array(labels, dtype=np.int64), predicted, n_classes + 1),
-            bill=self._bill(asked, said),
-            seconds_each=sum(s.seconds for s in said.values()) / max(1, len(rows)),
-            n_unanswered=sum(s.n_unanswered for s in said.values()),
+            bills=self._bills(asked, log),
+            seconds_each=sum(measured) / max(1, len(measured)),
         )
 
-    def billed(self, asked: Asked) -> Bill:
-        """What the answers that came so far cost."""
-        return self._bill(asked, _AnswerLog(self._path(asked)).said)
+    def closed(self, asked: Asked) -> Bills:
+        """What an evaluation has cost that nobody will go on with, and an end to its batches."""
+        log = AnswerLog(self._path(asked))
+        if self._spec.evaluation.by == "batch" and not log.said:
+            ended = (self._service.end_batch(asked.key, batch.id) for batch in self._service.submissions.batches_of(asked.key))
+            return Bills(bill_usage(self._prices, asked.model, "batch", sum((result.usage for result in ended), Usage())))
+        if log.unheard:
+            with log:
+                self._round(asked, log).close_books()
+        return self._bills(asked, log)
 
-    def _bill(self, asked: Asked, said: dict[int, Said]) -> Bill:
-        usage = sum((s.usage for s in said.values()), Usage())
-        return bill_usage(self._prices, asked.model, self._spec.evaluation.by, usage)
+    def billed(self, asked: Asked) -> Bills:
+        """What the answers that came so far cost."""
+        return self._bills(asked, AnswerLog(self._path(asked)))
+
+    def _bills(self, asked: Asked, log: AnswerLog) -> Bills:
+        by = self._spec.evaluation.by
+        answers = bill_usage(self._prices, asked.model, by, log.usage)
+        if not log.n_unknown:
+            return Bills(answers)
+        return Bills(answers, bill_unheard(bill_usage(self._prices, asked.model, by, asked.load.longest), log.n_unknown))
 
     def _path(self, asked: Asked) -> Path:
-        mark = hashlib.sha256(f"{asked.model}/{asked.width_px}".encode()).hexdigest()[:8]
-        return self._folder / f"{asked.key.replace('/', '-')}-{mark}.answers.jsonl"
+        return self._folder / f"{asked.key.replace('/', '-')}-{_mark(asked)}.answers.jsonl"
 
     # --- chat -----------------------------------------------------------------------------------------------------------------
 
-    def _by_chat(self, asked: Asked, rows: list[int]) -> dict[int, Said]:
-        log = _AnswerLog(self._path(asked))
-        left = [row for row in rows if row not in log.said]
-        if left:
-            with log.open(), ThreadPoolExecutor(self._spec.evaluation.concurrent_requests, "evaluation") as pool:
-                self._ask_all(asked, left, log, pool)
-        return log.said
+    def _by_chat(self, asked: Asked, rows: list[int]) -> AnswerLog:
+        log = AnswerLog(self._path(asked))
+        if not log.unheard and all(row in log.said for row in rows):
+            return log
+        with log:
+            chat = self._round(asked, log)
+            chat.recover()
+            left = [row for row in rows if row not in log.said]
+            queue = requests(self._spec, self._table, left, asked.width_px, asked.model, asked.split)
+            chat.ask(self._with_turns(asked, len(left), queue), self._spec.evaluation.concurrent_requests)
+            chat.close_books()
+        return log
 
-    def _ask_all(self, asked: Asked, left: list[int], log: _AnswerLog, pool: ThreadPoolExecutor) -> None:
-        """Keeps as many requests under way as the spec says. After a failure no more are sent; what comes is kept all the same."""
-        begun_t = self._time.now()
-        queue: Iterator[Request] = self._with_turns(
-            asked, len(left), requests(self._spec, self._table, left, asked.width_px, asked.model, asked.split)
-        )
-        under_way: dict[Future[Said], int] = {}
-        failure: BaseException | None = None
-        while True:
-            while failure is None and len(under_way) < self._spec.evaluation.concurrent_requests:
-                request = next(queue, None)
-                if request is None:
-                    break
-                under_way[pool.submit(self._one, asked.key, request, begun_t)] = request.row
-            if not under_way:
-                break
-            for future in wait(under_way, return_when=FIRST_COMPLETED).done:
-                row = under_way.pop(future)
-                error = future.exception()
-                if error is None:
-                    log.append(row, future.result())
-                else:
-                    failure = failure or error
-        if failure is not None:
-            raise failure
+    def _round(self, asked: Asked, log: AnswerLog) -> ChatRound:
+        params = {"model": asked.model, "width_px": asked.width_px, "split": asked.split}
+        attempt = self._service.submissions.chat_attempt(f"{asked.key}/{_mark(asked)}", params)
+        return ChatRound(self._service, log, asked.key, attempt, self._spec.waits.model_minutes * 60, self._waited)
 
     def _with_turns(self, asked: Asked, n: int, each: Iterator[Request]) -> Iterator[Request]:
         profile = self._spec.profile
@@ -178,53 +165,54 @@ class Examiner:
                 self._turn(tokens_of(profile.name), now * asked.tokens_each)
             yield request
 
-    def _one(self, key: str, request: Request, begun_t: float) -> Said:
-        sent, self._waited.seconds = self._time.now(), 0.0
-        answer = self._service.ask(
-            f"{key} {request.custom_id}",
-            request.model,
-            request.messages,
-            request.options,
-            made_t=begun_t,
-            loading_s=self._spec.waits.model_minutes * 60,
-        )
-        seconds = max(0.0, self._time.now() - sent - self._waited.seconds)
-        return Said(answer.text, answer.usage, seconds, answer.n_unanswered)
-
     # --- batch ----------------------------------------------------------------------------------------------------------------
 
-    def _by_batch(self, asked: Asked, rows: list[int]) -> dict[int, Said]:
-        log = _AnswerLog(self._path(asked))
-        left = [row for row in rows if row not in log.said]
-        if not left:
-            return log.said
+    def _by_batch(self, asked: Asked, rows: list[int]) -> AnswerLog:
+        """The log is written at the end, since what stands in it would change the files of the batches."""
+        log = AnswerLog(self._path(asked))
+        if all(row in log.said for row in rows):
+            return log
         self._await_model(asked)
-        said, refused, left = dict(log.said), {}, rows
+        said: dict[int, Said] = {}
+        failure: FailTrial | None = None
+        try:
+            for row, answer in self._batched(asked, rows):
+                said[row] = answer
+        except FailTrial as error:
+            failure = error  # what was answered before it was billed
+        with log:
+            for row in rows:
+                if row in said and row not in log.said:
+                    log.answer(row, said[row])
+        if failure is not None:
+            raise failure
+        return log
+
+    def _batched(self, asked: Asked, rows: list[int]) -> Iterator[tuple[int, Said]]:
+        """Answers as their batches end. Raises FailTrial for rows that no batch answered."""
+        left, refused = rows, dict[int, str]()
         for i in range(_BATCH_ROUNDS):
-            files = write_batches(
-                self._spec, self._table, left, asked.width_px, asked.model, asked.split, self._folder, f"{asked.key.replace('/', '-')}-{i}"
-            )
+            stem = f"{asked.key.replace('/', '-')}-{i}"
+            files = write_batches(self._spec, self._table, left, asked.width_px, asked.model, asked.split, self._folder, stem)
+            answered = set[int]()
             for part, file in enumerate(files):
                 begun = self._time.now()
                 result = self._service.run_batch(f"{asked.key}/{i}-{part}", BatchOrder(file.path, metadata={"phasetune_for": asked.key}))
                 each_s = (self._time.now() - begun) / max(1, file.n_lines)
                 for custom_id, answer in result.answers.items():
+                    row = row_of(custom_id)
                     if answer.error:
-                        refused[row_of(custom_id)] = answer.error
+                        refused[row] = answer.error
                     else:
-                        said[row_of(custom_id)] = Said(answer.text, answer.usage, each_s)
+                        answered.add(row)
+                        yield row, Said(answer.text, answer.usage, each_s)
                 file.path.unlink(missing_ok=True)
-            left = [row for row in left if row not in said]
+            left = [row for row in left if row not in answered]
             if not left:
-                break
-        never = [row for row in left if row not in refused]
-        if never:
+                return
+        if never := [row for row in left if row not in refused]:
             raise FailTrial("batch_unanswered", f"{asked.key}: {len(never)} of {len(rows)} requests in {_BATCH_ROUNDS} batches")
-        said |= {row: Said(refused[row]) for row in left}  # read as an answer without a label
-        with log.open():
-            for row in rows:
-                log.append(row, said[row])
-        return said
+        yield from ((row, Said(refused[row])) for row in left)  # read as answers without a label
 
     def _await_model(self, asked: Asked) -> None:
         """A batch of a model that is still being loaded would fail line by line."""
@@ -240,35 +228,6 @@ class Examiner:
                 pace.wait(asked.key, "model_loading", self._spec.waits.poll_s, asked.model)
 
 
-class _AnswerLog:
-    """JSONL, a line an answer, on disk before `append` returns; a last line that a crash cut is asked for again."""
-
-    def __init__(self, path: Path):
-        self._path = path
-        self.said: dict[int, Said] = {}
-        if not path.exists():
-            return
-        data = path.read_bytes()
-        for line in data[: data.rfind(b"\n") + 1].splitlines():
-            record: dict[str, Any] = json.loads(line)
-            self.said[record["row"]] = Said(record["text"], Usage(*record["usage"]), record["seconds"], record["n_unanswered"])
-
-    def open(self) -> _AnswerLog:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        return self
-
-    def __enter__(self) -> _AnswerLog:
-        self._file = open(self._path, "ab", buffering=0)
-        whole = self._path.read_bytes().rfind(b"\n") + 1
-        self._file.truncate(whole)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def append(self, row: int, said: Said) -> None:
-        usage = [said.usage.input_tokens, said.usage.cached_tokens, said.usage.output_tokens]
-        record = {"row": row, "text": said.text, "usage": usage, "seconds": round(said.seconds, 6), "n_unanswered": said.n_unanswered}
-        self._file.write(json.dumps(record, separators=(",", ":")).encode() + b"\n")
-        os.fsync(self._file.fileno())
-        self.said[row] = said
+def _mark(asked: Asked) -> str:
+    """Tells evaluations apart that have a key in common, such as of two models of a phase that was trained again."""
+    return hashlib.sha256(f"{asked.model}/{asked.width_px}".encode()).hexdigest()[:8]

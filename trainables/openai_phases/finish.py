@@ -12,6 +12,7 @@ from pathlib import Path
 
 from trainables.data.sources import ImageTable
 from trainables.metrics import majority_accuracy, per_class, standard_error
+from trainables.openai_phases.cost import for_ledger
 from trainables.openai_phases.course import Course, HostedPhase, write_phases
 from trainables.openai_phases.evaluate import Judged
 from trainables.openai_phases.spec import EvalSplit, OpenaiPhasesSpec
@@ -61,7 +62,7 @@ def finish(
         metrics |= {f"stress/{width_px}/{name}": judged.scores[name] for name in _STRESSED}
         scores = {f"test/{name}": judged.scores[name] for name in _STRESSED}
         rows.append({"phase": best.result.phase, "trained_at": best.result.resolution, "tested_at": width_px, "metrics": scores})
-        metrics["usd"] += float(judged.bill.usd)
+        metrics["usd"] += for_ledger(judged.bills.usd)
     if rows:
         (workdir / STRESS).write_text(json.dumps(rows, indent=1))
         files["stress tests"] = STRESS

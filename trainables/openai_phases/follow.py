@@ -6,10 +6,11 @@ attempt makes a new job); StopStudy for what stops every other trial as well. A 
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 from trainables.openai_phases import result_csv
 from trainables.openai_phases.protocol import BatchOrder, JobOrder, Submissions
@@ -30,6 +31,7 @@ from tune.core.ports import Decision
 
 MODERATION = frozenset({"unsafe_file", "moderation_blocked", "content_policy_violation", "content_filter", "moderation_failed"})
 BY_SERVICE = frozenset({"server_error", "internal_error", "internal_server_error", "system_error"})
+_NOT_YET_RUNNING = frozenset({"validating_files", "queued"})
 MODERATION_FIX = "remove what the service's usage policy forbids from the rows it names, then resume"
 
 
@@ -44,7 +46,10 @@ class Deadlines:
 
 @dataclass(frozen=True)
 class JobResult:
-    """A job that succeeded or was cancelled. `curve`: rows of the result file. steps_done of total_steps: for what a cancelled one cost."""
+    """A job that succeeded or was cancelled. `curve`: rows of the result file.
+
+    steps_done of total_steps, and whether it ran at all: for what a cancelled one cost.
+    """
 
     job: RemoteJob
     events: tuple[JobEvent, ...] = ()
@@ -52,6 +57,7 @@ class JobResult:
     curve: tuple[result_csv.CurveRow, ...] = ()
     steps_done: int = 0
     total_steps: int | None = None
+    ran: bool = True
 
     @property
     def model(self) -> str | None:
@@ -90,12 +96,34 @@ def go_on(event: JobEvent) -> Decision:
     return "continue"
 
 
+class Sendings(Protocol):
+    """Who keeps the books of one question: every sending may be billed, whether its answer comes or not."""
+
+    @property
+    def metadata(self) -> Mapping[str, str] | None:
+        """What the service is to keep the answer under; None: it is to keep nothing."""
+        ...
+
+    def begin(self) -> None:
+        """A sending is about to be made: on disk when this returns."""
+        ...
+
+    def void(self) -> None:
+        """The last sending had no effect: the service said so, or it never left."""
+        ...
+
+    def look(self) -> ChatAnswer | None:
+        """The answer that a sending came to although it did not reach us, if it can be found."""
+        ...
+
+
 class Service:
     """What a recipe uses: whole jobs, batches and answers, on top of `Submissions`."""
 
     def __init__(self, submissions: Submissions, deadlines: Deadlines):
         self.submissions, self.deadlines = submissions, deadlines
         self.wire, self.pace = submissions.wire, submissions.pace
+        self._never_ran = set[str]()  # jobs that were cancelled before
 
     def run_job(self, key: str, order: JobOrder, on_event: Callable[[JobEvent], Decision] = go_on) -> JobResult:
         """The job of `key`, from wherever it stands to its end.
@@ -109,7 +137,7 @@ class Service:
         heard: dict[str, JobEvent] = {}
         status, since = "", self.pace.time.now()
         while True:
-            job = self._job(key, job_id)
+            job = self.job(key, job_id)
             self.submissions.cancel_twins(key)
             decisions = [on_event(event) for event in self._new_events(key, job_id, heard)]
             if job.ended:
@@ -124,18 +152,29 @@ class Service:
                 raise FailTrial("job_stuck", f"{job_id} stayed {status} for more than {limit_s:.0f} s and was cancelled")
             self.pace.wait(key, status or "unknown", self.pace.poll_s, job_id)
 
+    def job(self, key: str, job_id: str) -> RemoteJob:
+        """Raises FailTrial if there is none."""
+        try:
+            return self.pace.harmless(key, lambda: self.wire.job(job_id))
+        except Missing as missing:
+            at, key_env = self.wire.profile.base_url, self.wire.profile.api_key_env
+            said = f"{job_id} is not at {at}, or the key in {key_env} is of another project: {missing}"
+            raise FailTrial("job_missing", said) from None
+
     def cancel_job(self, key: str, job_id: str, heard: tuple[JobEvent, ...] = ()) -> JobResult:
         """Cancel and wait for the end. A job that had ended meanwhile keeps its end."""
+        if self.job(key, job_id).status in _NOT_YET_RUNNING:
+            self._never_ran.add(job_id)
         try:
             self.pace.harmless(key, lambda: self.wire.cancel_job(job_id))
         except FailTrial:
-            if not self._job(key, job_id).ended:
+            if not self.job(key, job_id).ended:
                 raise
-        while not (job := self._job(key, job_id)).ended:
+        while not (job := self.job(key, job_id)).ended:
             self.pace.wait(key, "cancelling", self.pace.poll_s, job_id)
         known = {event.id: event for event in heard}
         self._new_events(key, job_id, known)
-        return self._end(key, job, tuple(known.values()))
+        return replace(self._end(key, job, tuple(known.values())), ran=job_id not in self._never_ran)
 
     def run_batch(self, key: str, order: BatchOrder) -> BatchResult:
         """The batch of `key`, from wherever it stands to its end; one that found the service's queue full is sent again later."""
@@ -154,29 +193,49 @@ class Service:
             n_failures += 1
             self.pace.after(key, Busy("token_limit_exceeded", said), n_failures, begun)
 
+    def end_batch(self, key: str, batch_id: str) -> BatchResult:
+        """What a batch came to that nobody wants any more: cancelled, if it still goes."""
+        with contextlib.suppress(FailTrial):  # it had ended; if not, its end is waited for
+            self.pace.harmless(key, lambda: self.wire.cancel_batch(batch_id))
+        while not (batch := self.pace.harmless(key, lambda: self.wire.batch(batch_id))).ended:
+            self.pace.wait(key, batch.status, self.pace.poll_s, batch_id)
+        return BatchResult(batch, self._answers(key, batch))
+
     def ask(
         self,
         key: str,
         model: str,
         messages: Sequence[Mapping[str, Any]],
         options: Mapping[str, Any],
+        sendings: Sendings,
         made_t: float | None = None,
         loading_s: float = 900.0,
     ) -> ChatAnswer:
         """One answer. A model made at `made_t` may be missing for `loading_s` after it. Raises StopStudy if it is gone for good."""
-        begun, n_failures, n_unanswered = self.pace.time.now(), 0, 0
+        begun, n_failures = self.pace.time.now(), 0
         while True:
+            sendings.begin()
             try:
-                answer = self.wire.chat(model, messages, options)
-                return ChatAnswer(answer.text, answer.usage, answer.finish_reason, n_unanswered)
+                return self.wire.chat(model, messages, options, sendings.metadata)
             except Missing as missing:
+                sendings.void()
                 if made_t is None or self.pace.time.now() > made_t + loading_s:
                     raise model_gone(model, str(missing)) from None
                 self.pace.wait(key, "model_loading", self.pace.poll_s, model)
-            except (Busy, Unsure) as failure:
+            except Busy as failure:
+                sendings.void()
                 n_failures += 1
-                n_unanswered += isinstance(failure, Unsure) and failure.sent
                 self.pace.after(key, failure, n_failures, begun)
+            except Unsure as failure:
+                n_failures += 1
+                if not failure.sent:
+                    sendings.void()
+                elif (answer := sendings.look()) is not None:
+                    return answer
+                self.pace.after(key, failure, n_failures, begun)
+            except (FailTrial, StopStudy):
+                sendings.void()
+                raise
 
     def model(self, model: str) -> ModelInfo:
         """Raises StopStudy if there is none."""
@@ -186,14 +245,6 @@ class Service:
             raise model_gone(model, str(missing)) from None
 
     # --------------------------------------------------------------------------------------------------------------------------
-
-    def _job(self, key: str, job_id: str) -> RemoteJob:
-        try:
-            return self.pace.harmless(key, lambda: self.wire.job(job_id))
-        except Missing as missing:
-            at, key_env = self.wire.profile.base_url, self.wire.profile.api_key_env
-            said = f"{job_id} is not at {at}, or the key in {key_env} is of another project: {missing}"
-            raise FailTrial("job_missing", said) from None
 
     def _new_events(self, key: str, job_id: str, heard: dict[str, JobEvent]) -> list[JobEvent]:
         new = [event for event in self.pace.harmless(key, lambda: self.wire.events(job_id, heard)) if event.id not in heard]

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
-Kind = Literal["file", "job", "batch"]
+Kind = Literal["file", "job", "batch", "chat"]  # chat: the questions of one evaluation, which are no object and are never held
 
 
 @dataclass(frozen=True)

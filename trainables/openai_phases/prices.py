@@ -16,7 +16,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 import trainables
-from trainables.openai_phases.spec import ProfileSpec, base_model_of, is_tuned
+from trainables.openai_phases.profile import ProfileSpec
+from trainables.openai_phases.spec import base_model_of, is_tuned
 from trainables.openai_phases.tokens import ImageRates
 from tune.core.errors import Problem, UserError, did_you_mean
 

@@ -21,7 +21,7 @@ from trainables.openai_phases.pace import Pace
 from trainables.openai_phases.wire import Busy, Missing, Purpose, RemoteBatch, RemoteFile, RemoteJob, Unsure, Wire
 from tune.core.errors import FailTrial, StopStudy
 
-ATTEMPT = "phasetune_attempt"  # the metadata key that jobs and batches carry
+ATTEMPT = "phasetune_attempt"  # the metadata key that jobs, batches and kept answers carry
 CLOCK_SKEW_S = 300.0  # how far the service's clock may stand behind ours
 CHAT = "/v1/chat/completions"
 
@@ -143,10 +143,37 @@ class Submissions:
 
         return self._ensure("batch", key, params, find, create, drop=self.wire.cancel_batch)
 
+    def chat_attempt(self, key: str, params: Mapping[str, Any]) -> str:
+        """The id that every question of `key` carries, in the log before the first is sent."""
+        now = self._standing("chat", key, params)
+        if now.intent is None:
+            intent = Intent("chat", key, self._new_id(), self._now(), params)
+            self.log.append(intent)
+            return intent.attempt
+        return now.intent.attempt
+
     def held_id(self, kind: Kind, key: str) -> str | None:
         """The object that the log says exists for `key`, if any; asks the service nothing."""
         held = standing(self.log.records(), kind, key).held
         return None if held is None else held.id
+
+    def recall_job(self, key: str) -> str | None:
+        """The job of `key` for a trial that will not go on: held, or sent and never heard of."""
+        now = standing(self.log.records(), "job", key)
+        if now.intent is not None and now.open and self.wire.profile.keeps_metadata:
+
+            def find(intent: Intent) -> Iterator[RemoteJob]:
+                return (job for job in self.wire.jobs({ATTEMPT: intent.attempt}) if job.metadata.get(ATTEMPT) == intent.attempt)
+
+            label = f"job {key}"
+            if found := self._look_until_settled(label, now.intent, find):
+                return self._hold(now.intent, self._one_of(label, found, self.wire.cancel_job), "adopted")
+        return None if now.held is None else now.held.id
+
+    def batches_of(self, key: str) -> list[RemoteBatch]:
+        """Every batch at the service that was ordered under `key` or below it."""
+        attempts = {r.attempt for r in self.log.records() if r.kind == "batch" and r.key.startswith(f"{key}/")}
+        return [batch for batch in self.pace.harmless(key, lambda: list(self.wire.batches())) if batch.metadata.get(ATTEMPT) in attempts]
 
     def void(self, kind: Kind, key: str, why: str) -> None:
         """The object of `key` came to nothing: the next `ensure` makes another."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from decimal import Decimal
 
-from trainables.openai_phases.cost import Amount, Bill, PhaseCost, TrialCost, bill_cancelled, bill_hosting, bill_training, for_ledger, usd
+from trainables.openai_phases.bills import Bill, Bills, bill_cancelled, bill_hosting, bill_training
+from trainables.openai_phases.cost import Amount, PhaseCost, TrialCost, for_ledger, usd
 from trainables.openai_phases.follow import JobResult
 from trainables.openai_phases.prices import Prices
 from trainables.openai_phases.spec import OpenaiPhasesSpec
@@ -48,8 +49,14 @@ class Purse:
 
     def spend(self, what: str, bill: Bill, of: str) -> Bill:
         """`of`: the id of what was bought."""
-        self._ask(Spend(what, for_ledger(bill.usd), of))
+        self._ask(Spend(what, for_ledger(bill.usd), of, bill.at_most))
         return bill
+
+    def spend_judging(self, what: str, bills: Bills, of: str) -> None:
+        """Of an evaluation; what nobody heard of has a bill of its own."""
+        self.spend(what, bills.answers, of)
+        if bills.unheard is not None:
+            self.spend(what, bills.unheard, f"{of}/unheard")
 
     def bill_job(self, phase: Phase, result: JobResult) -> Bill:
         """Under the job's id. What a cancelled job costs only some services say."""
@@ -58,9 +65,9 @@ class Purse:
         if result.trained_tokens is not None:
             bill = bill_training(self._prices, self._spec.model, result.trained_tokens)
         elif result.model is not None:
-            bill = Bill(estimate.high, f"{result.job.id} does not say its tokens: the whole estimate of {usd(estimate.high)}")
+            bill = Bill(estimate.high, f"{result.job.id} does not say its tokens: the whole estimate of {usd(estimate.high)}", at_most=True)
         else:
-            bill = bill_cancelled(estimate, result.steps_done, result.total_steps)
+            bill = bill_cancelled(estimate, result.steps_done, result.total_steps, result.ran)
         return self.spend(_training_of(phase), bill, result.job.id)
 
     def bill_hosting(self, phase: Phase, seconds: float) -> Bill | None:

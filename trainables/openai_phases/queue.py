@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from trainables.openai_phases.spec import OpenaiPhasesSpec, QueueSpec
+from trainables.openai_phases.profile import QueueSpec
+from trainables.openai_phases.spec import OpenaiPhasesSpec
 from tune.core.errors import Problem, UserError
 from tune.core.permits import Permit
 

@@ -20,7 +20,8 @@ from trainables.adapters.intent_file import IntentFile, guard_in
 from trainables.adapters.openai_client import OpenAIWire
 from trainables.data.sources import ImageTable, open_table
 from trainables.openai_phases import queue
-from trainables.openai_phases.cost import Bill, for_ledger, price_load, usd
+from trainables.openai_phases.bills import Bill
+from trainables.openai_phases.cost import for_ledger, price_load, usd
 from trainables.openai_phases.course import Course, HostedPhase, write_phases
 from trainables.openai_phases.evaluate import Asked, Examiner, Judged
 from trainables.openai_phases.finish import finish
@@ -93,8 +94,8 @@ def clear_up(spec: OpenaiPhasesSpec, reporter: Reporter, tools: Tools) -> None:
     """`after_stop` with a world of the caller's."""
     with IntentFile(reporter.workdir / "intents.jsonl") as log:
         course = _course_of(reporter)
-        if not course.is_over(spec) and course.phase(spec).number:
-            _Trial(spec, reporter, tools, log).drop_job(course.phase(spec))
+        if not course.is_over(spec):
+            _Trial(spec, reporter, tools, log).abandon(course.phase(spec))
 
 
 def _course_of(reporter: Reporter) -> Course:
@@ -113,7 +114,8 @@ class _Trial:
         load: TrialLoad = trial_load(spec, self.table, self._prices.model(spec.model).image_rates, self._counter)
         self._purse = Purse(spec, self._prices, price_load(spec, load, self._prices), reporter.ask)
         self._patience = Patience(tools.time, reporter.ask, spec.profile.name)
-        self._tokens_each = {(part.split, part.width_px): part.input.high / max(1, part.n) for p in load.phases for part in p.questions}
+        asked = [*load.stress, *(part for phase in load.phases for part in phase.questions)]
+        self._loads = {(part.split, part.width_px): part for part in asked}
         waits, hour = spec.waits, 3600.0
         pace = Pace(tools.time, poll_s=waits.poll_s, settle_s=waits.settle_s, tell=self._hear_wait)
         submissions = Submissions(
@@ -182,7 +184,7 @@ class _Trial:
         asked_t = self._time.now()
         judged = {split: self._judge(phase, model, split) for split in self.spec.evaluation.splits}
         for split, each in judged.items():
-            bills.append(each.bill)
+            bills += each.bills.each
             metrics |= each.metrics(split)
         hosting = self._purse.bill_hosting(phase, self._time.now() - asked_t)
         bills += [] if hosting is None else [hosting]
@@ -259,6 +261,18 @@ class _Trial:
         if isinstance(error, FailTrial) or self._service.submissions.held_id("job", key_of(phase)) is None:
             self.drop_job(phase)
 
+    def abandon(self, phase: Phase) -> None:
+        """Of a phase that nobody will go on with: what it has cost is booked, and nothing of it goes on."""
+        key, model = key_of(phase), self.spec.zero_shot_model or self.spec.model
+        if phase.number and (job_id := self._service.submissions.recall_job(key)) is not None:
+            model = self._service.job(key, job_id).model or model
+        for split in self.spec.evaluation.splits:
+            asked = self._asked(f"{key}/{split}", model, split, phase.resolution_px)
+            if self._examiner.begun(asked.key):
+                self._purse.spend_judging(judging_of(phase, split), self._examiner.closed(asked), asked.key)
+        if phase.number:
+            self.drop_job(phase)
+
     def drop_job(self, phase: Phase) -> None:
         """Cancel the phase's job, if there is one, book what it cost, and give its turn back."""
         key = key_of(phase)
@@ -296,28 +310,33 @@ class _Trial:
     # --- judging --------------------------------------------------------------------------------------------------------------
 
     def _judge(self, phase: Phase, model: str, split: EvalSplit) -> Judged:
-        return self._ask(judging_of(phase, split), Asked(f"{key_of(phase)}/{split}", model, split, phase.resolution_px))
+        return self._ask(judging_of(phase, split), self._asked(f"{key_of(phase)}/{split}", model, split, phase.resolution_px))
 
     def again(self, done: HostedPhase, split: EvalSplit) -> Judged:
         """An evaluation that is on disk."""
         key = f"phase-{done.result.phase}/{split}"
-        return self._examiner.judge(Asked(key, done.model, split, done.result.resolution))
+        return self._examiner.judge(self._asked(key, done.model, split, done.result.resolution))
 
     def stress(self, done: HostedPhase, width_px: int) -> Judged | None:
         """The test rows at another width; None if the study's dollars do not cover it."""
         key = f"stress-{width_px}/test"
         if not self._examiner.begun(key) and not self._purse.hold_stress(width_px):
             return None
-        return self._ask(stress_of(width_px), Asked(key, done.model, "test", width_px))
+        return self._ask(stress_of(width_px), self._asked(key, done.model, "test", width_px))
+
+    def _asked(self, key: str, model: str, split: EvalSplit, width_px: int) -> Asked:
+        return Asked(key, model, split, width_px, self._loads[split, width_px])
 
     def _ask(self, what: str, asked: Asked) -> Judged:
-        asked = replace(asked, tokens_each=self._tokens_each.get((asked.split, asked.width_px), 0.0))
         try:
             judged = self._examiner.judge(asked)
-        except PhasetuneError:
-            self._purse.spend(what, self._examiner.billed(asked), asked.key)
+        except FailTrial:
+            self._purse.spend_judging(what, self._examiner.closed(asked), asked.key)
             raise
-        self._purse.spend(what, judged.bill, asked.key)
+        except PhasetuneError:
+            self._purse.spend_judging(what, self._examiner.billed(asked), asked.key)
+            raise
+        self._purse.spend_judging(what, judged.bills, asked.key)
         return judged
 
 

@@ -2,7 +2,7 @@
 
 Light: pydantic only, since `check` reads it. Where the published system says a value, it is the default (papers: GPT-4o by phases);
 what nobody published (the learning rate multiplier, whether a phase goes on from the one before) is a field with a stated default.
-Says nothing about keys: a profile names the environment variable that holds one.
+The server itself is `profile`.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from trainables.data.spec import DataSpec
-from trainables.openai_phases.limits import LIMITS, Limits
-from trainables.openai_phases.wire import Dialect, Profile
+from trainables.openai_phases.limits import LIMITS
+from trainables.openai_phases.profile import URL, Part, ProfileSpec
+from trainables.openai_phases.wire import Dialect
 from trainables.phases.results import phase_metrics
 from trainables.phases.spec import Phase, PhasesSpec, check_lists, phases_of
 from tune.core.metrics import Metric, MetricSet
@@ -24,98 +25,10 @@ WidthPx = Annotated[int, Field(ge=16, le=4096)]
 Epochs = Annotated[int, Field(ge=1, le=50)]  # the bounds of the API
 Detail = Literal["low", "high", "auto"]
 EvalSplit = Literal["val", "test"]
-_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_URL = re.compile(r"https?://[^\s/?#@]+(/[^\s?#@]*)?")
 _URL_FIELDS = ("{id}", "{width_px}")
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class QueueSpec(_Part):
-    """What the provider lets one account do; trials of a study share it."""
-
-    concurrent_jobs: int | None = Field(default=None, ge=1, description="Jobs queued or running at once; null: as the server answers.")
-    jobs_per_day: int | None = Field(default=None, ge=1, description="Jobs created in 24 hours; null: as the server answers.")
-    requests_per_minute: int | None = Field(default=None, ge=1, description="Chat requests; null: as the server answers.")
-    tokens_per_minute: int | None = Field(default=None, ge=1, description="Tokens of chat requests; null: as the server answers.")
-
-
-class ProfileSpec(_Part):
-    """A server that speaks OpenAI's wire: where it is, how it deviates, what it charges and allows."""
-
-    name: str = Field(default="openai", min_length=1, max_length=40, description="What this server is called in messages and queues.")
-    base_url: str = Field(default="https://api.openai.com/v1", description="Root of the API, as given to the SDK.")
-    dialect: Dialect = Field(
-        default="openai",
-        description="openai: as documented; azure_foundry: its suffixes, byte-order mark and limits; compatible: taken to be like openai.",
-    )
-    api_key_env: str = Field(
-        default="OPENAI_API_KEY", description="Environment variable that holds the key; the key itself is never written."
-    )
-    training_type: Literal["Standard", "GlobalStandard", "Developer"] | None = Field(
-        default=None, description="Tier of a Foundry job; null: not sent."
-    )
-    keeps_metadata: bool = Field(
-        default=True, description="false: the server drops a job's metadata; jobs are then known by file, model, seed and time."
-    )
-    timeout_s: float = Field(default=600.0, gt=0, le=86_400, description="How long one call may take.")
-    prices: str = Field(default="openai", min_length=1, description="Table of the price file that this server charges by.")
-    price_file: str | None = Field(default=None, description="YAML file of prices; null: the shipped configs/prices.yaml.")
-    limits: Limits = Field(default_factory=Limits, description="Limits that differ from those published for the dialect.")
-    queue: QueueSpec = Field(default_factory=QueueSpec, description="Limits on jobs and requests, shared by all trials of a study.")
-
-    @field_validator("base_url")
-    @classmethod
-    def _url_holds_no_secret(cls, url: str) -> str:
-        if not _URL.fullmatch(url):
-            raise ValueError(
-                "base_url must be http(s)://host/path without user, password, query or fragment; keys go into the variable of api_key_env"
-            )
-        return url
-
-    @field_validator("api_key_env")
-    @classmethod
-    def _names_a_variable(cls, name: str) -> str:
-        if not _ENV_NAME.fullmatch(name):
-            raise ValueError("api_key_env must be the name of an environment variable, such as OPENAI_API_KEY, not a key")
-        return name
-
-    @model_validator(mode="after")
-    def _azure_has_its_own_host(self) -> ProfileSpec:
-        if self.dialect == "azure_foundry" and self.base_url == ProfileSpec.model_fields["base_url"].default:
-            raise ValueError("dialect azure_foundry needs its base_url: https://RESOURCE.openai.azure.com/openai/v1/")
-        if self.dialect == "azure_foundry" and self.price_file is None and self.prices == ProfileSpec.model_fields["prices"].default:
-            raise ValueError("dialect azure_foundry is not charged by OpenAI's prices: give prices: azure_foundry, or a price_file")
-        if self.dialect != "azure_foundry" and self.training_type is not None:
-            raise ValueError(f"training_type is not used by dialect {self.dialect}: remove it or set dialect: azure_foundry")
-        return self
-
-    @property
-    def limits_in_force(self) -> Limits:
-        """The dialect's limits with this profile's own in their place."""
-        return LIMITS[self.dialect].model_copy(update=self.limits.model_dump(exclude_none=True))
-
-    @property
-    def wire(self) -> Profile:
-        """What the client needs of this profile."""
-        limits = self.limits_in_force
-        assert limits.file_bytes is not None and limits.part_bytes is not None, "every table of limits has them"
-        return Profile(
-            name=self.name,
-            base_url=self.base_url,
-            dialect=self.dialect,
-            api_key_env=self.api_key_env,
-            job_extra={} if self.training_type is None else {"trainingType": self.training_type},
-            keeps_metadata=self.keeps_metadata,
-            timeout_s=self.timeout_s,
-            single_upload_bytes=limits.file_bytes,
-            chunk_bytes=limits.part_bytes,
-        )
-
-
-class HyperparametersSpec(_Part):
+class HyperparametersSpec(Part):
     """What the API lets one set of a supervised job. auto: the server chooses, and its choice is not known before it is paid."""
 
     n_epochs: Auto | Epochs | tuple[Epochs, ...] = Field(
@@ -127,7 +40,7 @@ class HyperparametersSpec(_Part):
     )
 
 
-class ImageSpec(_Part):
+class ImageSpec(Part):
     """How pictures travel."""
 
     transport: Literal["base64", "url"] = Field(default="base64", description="base64: inside the file; url: fetched by the server.")
@@ -145,7 +58,7 @@ class ImageSpec(_Part):
         if (self.transport == "url") != (self.url_template is not None):
             raise ValueError("transport url needs url_template, and transport base64 does not use it")
         if self.url_template is not None:
-            if not _URL.fullmatch(self.url_template) or "{id}" not in self.url_template:
+            if not URL.fullmatch(self.url_template) or "{id}" not in self.url_template:
                 raise ValueError("url_template must be http(s)://host/path that holds {id}, without user, password, query or fragment")
             left = self.url_template
             for known in _URL_FIELDS:
@@ -155,7 +68,7 @@ class ImageSpec(_Part):
         return self
 
 
-class PromptSpec(_Part):
+class PromptSpec(Part):
     """What the model is asked and how its answer is to look. The task's wording is ours; the published one is not reproduced."""
 
     shape: Literal["published", "strict_json"] = Field(
@@ -174,7 +87,7 @@ class PromptSpec(_Part):
     system: str | None = Field(default=None, min_length=1, max_length=20_000, description="System message; null: none, as published.")
 
 
-class EvaluationSpec(_Part):
+class EvaluationSpec(Part):
     """How each phase's model is judged."""
 
     by: Literal["chat", "batch"] = Field(default="chat", description="chat: one request a row; batch: a file of requests, within 24 hours.")
@@ -190,7 +103,7 @@ class EvaluationSpec(_Part):
         return self
 
 
-class ExpectedSpec(_Part):
+class ExpectedSpec(Part):
     """What is known of data that are not at hand, so that `plan` can say what a study would cost. Training never reads it."""
 
     n_classes: int = Field(ge=2, le=10_000, description="Classes, each of the same number of rows.")
@@ -209,7 +122,7 @@ class ExpectedSpec(_Part):
         return self
 
 
-class WaitSpec(_Part):
+class WaitSpec(Part):
     """How long the states of a job may last before the trial gives up; waiting in the study's own queue does not count."""
 
     poll_s: float = Field(default=20.0, gt=0, le=3600, description="Seconds between looks at a job or batch.")
@@ -222,7 +135,7 @@ class WaitSpec(_Part):
     model_minutes: float = Field(default=10.0, gt=0, le=10_000, description="Longest time until a new model answers.")
 
 
-class OpenaiPhasesSpec(_Part):
+class OpenaiPhasesSpec(Part):
     """Fine-tune a hosted vision model in phases of few-shot blocks and judge the model of each phase."""
 
     kind: Literal["openai_phases"] = "openai_phases"

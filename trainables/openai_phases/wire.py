@@ -51,6 +51,7 @@ class Profile:
 
     job_extra: fields that the dialect wants in the body of a job's creation, such as Azure's `trainingType`.
     keeps_metadata: False for a server that drops a job's metadata; its jobs are then known by file, model, seed and time.
+    keeps_answers: whether chat answers sent with `store` are kept and listed by their metadata, so that a lost one can be found.
     timeout_s: how long one call may take. chunk_bytes: files above `single_upload_bytes` go up in parts of this size.
     """
 
@@ -60,6 +61,7 @@ class Profile:
     api_key_env: str = "OPENAI_API_KEY"
     job_extra: Mapping[str, Any] = field(default_factory=dict)
     keeps_metadata: bool = True
+    keeps_answers: bool = False
     timeout_s: float = 600
     single_upload_bytes: int = 512 * 1024**2
     chunk_bytes: int = 64 * 1024**2
@@ -169,12 +171,14 @@ class RemoteBatch:
 
 @dataclass(frozen=True)
 class ChatAnswer:
-    """`n_unanswered`: earlier sendings of the same question that brought no answer and may have been billed all the same."""
+    """`t`: when the service made it, unix seconds. `metadata`: of an answer that the service kept; one that is just made may lack it."""
 
+    id: str
     text: str
     usage: Usage
-    finish_reason: str
-    n_unanswered: int = 0
+    finish_reason: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    t: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -233,6 +237,14 @@ class Wire(Protocol):
 
     def cancel_batch(self, batch_id: str) -> RemoteBatch: ...
 
-    def chat(self, model: str, messages: Sequence[Mapping[str, Any]], options: Mapping[str, Any]) -> ChatAnswer: ...
+    def chat(
+        self, model: str, messages: Sequence[Mapping[str, Any]], options: Mapping[str, Any], metadata: Mapping[str, str] | None = None
+    ) -> ChatAnswer:
+        """With `metadata` the service is asked to keep the answer under it."""
+        ...
+
+    def answers(self, metadata: Mapping[str, str], since_t: float) -> Iterator[ChatAnswer]:
+        """Kept answers made since then that the service says carry `metadata`; it may ignore the filter and give all."""
+        ...
 
     def model(self, model: str) -> ModelInfo: ...

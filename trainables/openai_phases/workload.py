@@ -17,6 +17,7 @@ from trainables.openai_phases.jsonl import fitted, size_of
 from trainables.openai_phases.prompt import answer_text, question_messages, response_format, training_messages
 from trainables.openai_phases.spec import OpenaiPhasesSpec
 from trainables.openai_phases.tokens import NONE, Count, ImageRates, TextCounter, image_tokens, message_tokens
+from trainables.openai_phases.wire import Usage
 from trainables.phases.blocks import draw_blocks, rows_of
 from trainables.phases.spec import Phase
 
@@ -26,13 +27,17 @@ CHATTER_TOKENS = 32  # what an answer may hold besides its object (a fence, a se
 
 @dataclass(frozen=True)
 class Questions:
-    """An evaluation: `n` questions on one split at one width, with the tokens of all of them and of their answers."""
+    """An evaluation: `n` questions on one split at one width, with the tokens of all of them and of their answers.
+
+    longest: at most so much has one of them.
+    """
 
     split: str
     width_px: int
     n: int
     input: Count
     output: Count
+    longest: Usage
 
 
 @dataclass(frozen=True)
@@ -94,11 +99,14 @@ class _Rows:
     def questions(self, split: str, width_px: int) -> Questions:
         rows = [int(row) for row in self._table.split[split]]
         asked = answered = NONE
+        most_asked = 0
         for row in rows:
-            asked += self._question + self._image(row, width_px)
+            question = self._question + self._image(row, width_px)
+            asked, most_asked = asked + question, max(most_asked, question.high)
             answered += self._answer[int(self._table.labels_N[row])]
-        longest = self._spec.evaluation.max_answer_tokens or max(answer.high for answer in self._answer) + CHATTER_TOKENS
-        return Questions(split, width_px, len(rows), asked, Count(min(answered.low, longest * len(rows)), longest * len(rows)))
+        most_said = self._spec.evaluation.max_answer_tokens or max(answer.high for answer in self._answer) + CHATTER_TOKENS
+        said = Count(min(answered.low, most_said * len(rows)), most_said * len(rows))
+        return Questions(split, width_px, len(rows), asked, said, Usage(most_asked, 0, most_said))
 
     def _image(self, row: int, width_px: int) -> Count:
         return image_tokens(*fitted(*self._size(row), width_px), self._spec.images.detail, self._rates)

@@ -125,6 +125,7 @@ class StudyFold:
         self.ended: StudyEnded | None = None
         self.notes: dict[str, Mapping[str, Any]] = {}
         self.cpu_seconds = self.gpu_seconds = self.usd = 0.0
+        self.usd_at_most = 0.0  # of `usd`, what is an upper bound
         self.reserved_usd = 0.0
         self.permits = PermitBook()
         self.active_seconds = 0.0  # wall time of all sessions, gaps between them left out
@@ -310,6 +311,7 @@ class StudyFold:
         self.cpu_seconds += event.cpu_seconds
         self.gpu_seconds += event.gpu_seconds
         self.usd += event.usd
+        self.usd_at_most += event.usd if event.at_most else 0.0
 
     def _hold(self, old: TrialView, reserved: Mapping[str, float]) -> None:
         self.reserved_usd += sum(reserved.values()) - sum(old.reserved.values())

@@ -121,6 +121,7 @@ class Charged:
     what: str = ""
     bill: str = ""
     seconds: float = 0.0  # for which an attempt held its slot
+    at_most: bool = False  # `usd` is an upper bound of what was billed
 
 
 @dataclass(frozen=True)

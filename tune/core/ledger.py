@@ -36,10 +36,10 @@ class Ledger:
                 self._journal.write(Reserved(trial, what, usd))
             case ReserveAll(amounts):
                 return self._reserve_all(trial, amounts)
-            case Spend(what, usd, bill):
+            case Spend(what, usd, bill, at_most):
                 known = fold.trials[trial].bills.get(bill)
                 more = usd if known is None else max(0.0, usd - known)
-                self._journal.write(Charged(trial, 0.0, 0.0, more, what, bill))
+                self._journal.write(Charged(trial, 0.0, 0.0, more, what, bill, at_most=at_most))
             case Use(what, amount):
                 return self._use(trial, what, amount)
             case Return(what):

@@ -55,11 +55,13 @@ class Spend:
     """`usd` dollars were spent on `what`, as billed; what was reserved for it is let go. Answered by True.
 
     bill: names what was bought, such as a job's id. Told again, as after a crash, only what it came to since is charged.
+    at_most: nobody knows what was billed; `usd` is an upper bound.
     """
 
     what: str
     usd: float
     bill: str = ""
+    at_most: bool = False
 
 
 @dataclass(frozen=True)

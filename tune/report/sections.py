@@ -14,7 +14,7 @@ from tune.report.section_result import result
 from tune.report.section_steering import steering
 from tune.report.section_trials import all_trials, confusions, costs, failures, phases, slots
 from tune.report.wording import count, money, number, seconds, setting, titled, with_unit
-from tune.summary import all_metrics
+from tune.summary import all_metrics, unsure
 
 
 def report(facts: Facts, importance: Importance) -> Document:
@@ -88,7 +88,7 @@ def cards(facts: Facts) -> tuple[Card, ...]:
     found.append(Card("trials", f"{len(facts.searched):,}", ended))
     found.append(Card("time", seconds(fold.active_seconds), f"{count(fold.slots, 'slot')}, {count(fold.sessions, 'session')}"))
     devices = f"{seconds(fold.gpu_seconds)} of GPU" if fold.gpu_seconds else f"{seconds(fold.cpu_seconds)} of CPU"
-    found.append(Card("cost", money(fold.usd) if fold.usd else devices, devices if fold.usd else "no money was spent"))
+    found.append(Card("cost", money(fold.usd) if fold.usd else devices, devices + unsure(fold) if fold.usd else "no money was spent"))
     return tuple(found)
 
 
