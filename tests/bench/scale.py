@@ -9,7 +9,8 @@ At each size a tenth as many slots as trials, at most 1,000, so that the largest
     look        `status`, `report`, `compare` and `resume` of what `search` left (scale_program.py)
     foreground  `phasetune run --foreground` of no-op trials, beside which MLflow is told (scale_program.py)
     ray         `phasetune run` of no-op trials on leased groups of a local Ray (scale_program.py)
-    mlflow      the projection from nothing, into SQLite, and into PostgreSQL where it is installed (scale_mlflow.py)
+    mlflow      the projection from nothing and behind a study that runs, into SQLite (scale_mlflow.py)
+    postgres    the same into PostgreSQL, where it is installed
 
     make bench ARGS="--only f"
     python -m tests.bench.scale --sizes 1000,3000 --parts search,look [--searches tpe/stop,random/promote] [--keep FOLDER]
@@ -30,7 +31,7 @@ SIZES = (100, 1_000, 10_000)
 MOST_SLOTS = 1_000
 STEPS = 9
 SEARCHES = ("random/stop", "random/promote", "tpe/stop", "tpe/promote")
-PARTS = ("search", "tpe", "simulate", "look", "foreground", "ray", "mlflow")
+PARTS = ("search", "tpe", "simulate", "look", "foreground", "ray", "mlflow", "postgres")
 MB = 1e6
 _SPACE = "{lr: {float: [1e-4, 1.0], log: true}, depth: {int: [1, 32]}, noise: {float: [0.0, 0.1]}}"
 STUDY = """
@@ -103,7 +104,8 @@ def measure(
         "look": lambda folder: scale_program.look(last, sizes, folder),
         "foreground": lambda folder: scale_program.foreground(sizes, folder),
         "ray": lambda folder: scale_program.on_ray(folder),
-        "mlflow": lambda folder: scale_mlflow.project(last, sizes, folder),
+        "mlflow": lambda folder: scale_mlflow.into_sqlite(last, sizes, folder),
+        "postgres": lambda folder: scale_mlflow.into_postgres(last, sizes, folder),
     }
     with tempfile.TemporaryDirectory() as temporary:
         folder = keep or Path(temporary)

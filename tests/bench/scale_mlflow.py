@@ -1,4 +1,4 @@
-"""The part `mlflow` of benchmark (f): how fast MLflow's store can be told, and how far behind it falls. See scale.py.
+"""The parts `mlflow` and `postgres` of benchmark (f): how fast MLflow's store can be told, and how far behind it falls. See scale.py.
 
 Into SQLite, and into a PostgreSQL of its own where Debian's `postgresql` and a driver (`pip install psycopg2-binary`) are installed;
 what is not run is named with the reason. Paced: the journal is announced at so many trials a second, as a running study does.
@@ -17,8 +17,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tests.bench.scale import MB, Sheet
-from tests.bench.scale_search import left_by, one_study
-from tune.adapters.journal_file import NAME, read_entries
+from tests.bench.scale_search import studies
+from tune.adapters.journal_file import read_entries
 from tune.adapters.mlflow_log import MlflowProjection
 from tune.core.journal import Ended, Entry
 
@@ -29,22 +29,20 @@ _PATIENCE_S = 3600.0
 _BINARIES = "/usr/lib/postgresql/*/bin"
 
 
-def project(kind: str, sizes: Sequence[int], folder: Path) -> None:
-    """Both measures in each store."""
-    for n in sizes:
-        if not (left_by(kind, n, folder) / NAME).exists():
-            one_study(kind, n, folder)
-    dirs = [left_by(kind, n, folder) for n in sizes]
+def into_sqlite(kind: str, sizes: Sequence[int], folder: Path) -> None:
     with tempfile.TemporaryDirectory() as temporary:
-        _measure("SQLite", f"sqlite:///{temporary}/mlflow.db", sizes, dirs)
+        _measure("SQLite", f"sqlite:///{temporary}/mlflow.db", sizes, studies(kind, sizes, folder))
         size_mb = sum(file.stat().st_size for file in Path(temporary).glob("mlflow.db*")) / MB
         print(f"\nThe SQLite database of all of these: {size_mb:.0f} MB")
+
+
+def into_postgres(kind: str, sizes: Sequence[int], folder: Path) -> None:
     lacking = no_postgres()
     if lacking:
         print(f"\nMLflow in PostgreSQL: not run: {lacking}")
         return
     with postgres() as uri:
-        _measure("PostgreSQL", uri, sizes, dirs)
+        _measure("PostgreSQL", uri, sizes, studies(kind, sizes, folder))
 
 
 def _measure(store: str, uri: str, sizes: Sequence[int], dirs: Sequence[Path]) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 
 from tests.bench.scale import MB, STEPS, Sheet, slots_of, study_of
-from tests.bench.scale_search import left_by, one_study
+from tests.bench.scale_search import studies
 from tune.adapters.journal_file import NAME, read_entries
 from tune.core.journal import Ended, StudyEnded, Suggested
 
@@ -81,10 +81,7 @@ def simulate(sizes: Sequence[int], folder: Path) -> None:
 
 def look(kind: str, sizes: Sequence[int], folder: Path) -> None:
     """What a person waits for after a study of each size: `status`, `report`, `compare`, `resume`."""
-    for n in sizes:
-        if not (left_by(kind, n, folder) / NAME).exists():
-            one_study(kind, n, folder)
-    dirs = [left_by(kind, n, folder) for n in sizes]
+    dirs = studies(kind, sizes, folder)
     sheet = Sheet(f"looking at a study of {kind}", sizes)
     for name, words in (("status", ["status"]), ("status --json", ["status", "--json"]), ("report", ["report"])):
         _rows(sheet, name, [program([*words, str(study_dir)]) for study_dir in dirs])

@@ -1,7 +1,7 @@
 """The parts `search` and `tpe` of benchmark (f): what the driver's decisions take. See scale.py.
 
 `python -m tests.bench.scale_search tpe/stop 1000 FOLDER` is one study in a process of its own; it leaves a study directory as `run`
-would, with virtual seconds, and prints its figures as JSON. Calls are timed by the clock on the wall, journal's sync and all.
+would, with virtual seconds, and its figures beside it. Calls are timed by the clock on the wall, journal's sync and all.
 """
 
 from __future__ import annotations
@@ -38,21 +38,29 @@ ASKS = 20  # suggestions of a TPE that are timed
 
 
 class TimedSearch:
-    """A `Search` whose calls are timed, in seconds. Of `next`, those that suggest and those that find nothing to start."""
+    """A `Search` whose calls are timed, in seconds. Of `next`, those that suggest and those that find nothing to start.
+
+    `closing_s`: the longest that found nothing to start and wrote events: at the end it ends all that are paused.
+    """
 
     def __init__(self, search: Search):
         self._search = search
         self.reports, self.suggestions, self.waits = list[float](), list[float](), list[float]()
+        self.closing_s = 0.0
         self.ask, self.started, self.finish = search.ask, search.started, search.finish
 
     def next(self) -> Any:
-        before, begun = self._search.fold.n_search, time.perf_counter()
+        fold = self._search.fold
+        trials, events, begun = fold.n_search, fold.next_seq, time.perf_counter()
         found = self._search.next()
         seconds = time.perf_counter() - begun
-        if self._search.fold.n_search > before:
+        if fold.n_search > trials:
             self.suggestions.append(seconds)
         elif not isinstance(found, Assignment):
-            self.waits.append(seconds)
+            if fold.next_seq > events:
+                self.closing_s = max(self.closing_s, seconds)
+            else:
+                self.waits.append(seconds)
         return found
 
     def report(self, trial: str, step: int, metrics: Any) -> Any:
@@ -63,13 +71,15 @@ class TimedSearch:
 
 
 def search(kind: str, sizes: Sequence[int], folder: Path) -> None:
-    """A study of each size; they stay in `folder` (see `left_by`)."""
+    """A study of each size; they stay in `folder`, and one that is there is not run again."""
     found = [one_study(kind, n, folder) for n in sizes]
     sheet = Sheet(f"search: {kind}, at most {slots_of(sizes[-1]):,} slots", sizes)
     for name in found[-1]["calls"]:
         known = [one["calls"].get(name, (None, None)) for one in found]
         sheet.row(f"{name}, median ms", [middle for middle, _ in known], 2)
         sheet.row(f"{name}, 99th percentile ms", [high for _, high in known], 2)
+    if any(one["closing_s"] for one in found):
+        sheet.row("ending all paused trials, s", [one["closing_s"] for one in found])
     sheet.row("journal, events", [one["events"] for one in found], 0)
     sheet.row("journal, MB", [one["size_bytes"] / MB for one in found], 2)
     sheet.row("driver's memory above an empty study's, MB", [one["grown_bytes"] / MB for one in found], 1)
@@ -83,15 +93,23 @@ def left_by(kind: str, n: int, folder: Path) -> Path:
     return folder / kind.replace("/", "-") / str(n)
 
 
+def studies(kind: str, sizes: Sequence[int], folder: Path) -> list[Path]:
+    """The study directories of `search`, made where they are not there."""
+    for n in sizes:
+        one_study(kind, n, folder)
+    return [left_by(kind, n, folder) for n in sizes]
+
+
 def one_study(kind: str, n: int, folder: Path) -> dict[str, Any]:
-    """In a process of its own."""
-    words = [sys.executable, "-m", "tests.bench.scale_search", kind, str(n), str(folder)]
-    done = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True)
-    figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    """The figures of a study that is run in a process of its own, or was."""
+    kept = left_by(kind, n, folder) / "figures.json"
+    if not kept.exists():
+        subprocess.run([sys.executable, "-m", "tests.bench.scale_search", kind, str(n), str(folder)], check=True)
+    figures: dict[str, Any] = json.loads(kept.read_text())
     return figures
 
 
-def _searched(kind: str, n: int, folder: Path) -> dict[str, Any]:
+def _searched(kind: str, n: int, folder: Path) -> None:
     study_dir = left_by(kind, n, folder)
     shutil.rmtree(study_dir, ignore_errors=True)
     sampler, form = kind.split("/")
@@ -112,15 +130,17 @@ def _searched(kind: str, n: int, folder: Path) -> dict[str, Any]:
     assert made.fold.n_search == n and made.fold.count("failed") == 0
     calls = {"a report": timed.reports, "a suggestion": timed.suggestions, "nothing to start": timed.waits}
     lines = list(read_lines(study_dir / NAME))
-    return {
+    figures = {
         "events": len(lines),
         "size_bytes": (study_dir / NAME).stat().st_size,
         "grown_bytes": grown_bytes,
         "seconds": seconds,
         "cpu_seconds": cpu_seconds,
+        "closing_s": timed.closing_s,
         "replay_s": _replay_s(loaded, n, lines),
         "calls": {name: last_of(some) for name, some in calls.items() if len(some) > 20},
     }
+    (study_dir / "figures.json").write_text(json.dumps(figures))
 
 
 def last_of(seconds: Sequence[float]) -> tuple[float, float]:
@@ -189,4 +209,4 @@ def _asked(cls: Any, n: int) -> tuple[float, list[Any]]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(_searched(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]))))
+    _searched(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]))
