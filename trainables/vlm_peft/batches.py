@@ -134,8 +134,17 @@ def answer_loss(logits_BKV: torch.Tensor, labels_BT: torch.Tensor, n_last: int) 
 
     logits_BKV: of the last K >= n_last places; virtual tokens before the first are passed over.
     """
-    logits = logits_BKV[:, -n_last:-1].float()
-    wanted = labels_BT[:, labels_BT.shape[1] - n_last + 1 :]
+    logits_BKV = logits_BKV[:, -n_last:-1]
+    wanted_BK = labels_BT[:, labels_BT.shape[1] - n_last + 1 :]
+    learnt_BK = wanted_BK != IGNORED
     # words last, as they lie in memory: over strided words a CPU takes several times as long
-    flat = torch.nn.functional.cross_entropy(logits.flatten(0, 1), wanted.flatten(), ignore_index=IGNORED, reduction="none")
-    return flat.view(wanted.shape).sum(dim=1), (wanted != IGNORED).sum(dim=1)
+    if logits_BKV.device.type == "cpu":
+        # the softmax of a large vocabulary is half of a step there, so it is taken where an answer stands alone; a GPU would have to wait
+        b, k = learnt_BK.nonzero(as_tuple=True)
+        losses = torch.nn.functional.cross_entropy(logits_BKV[b, k].float(), wanted_BK[b, k], reduction="none")
+        losses_BK = losses.new_zeros(wanted_BK.shape).index_put((b, k), losses)
+    else:
+        logits_NV, wanted_N = logits_BKV.float().flatten(0, 1), wanted_BK.flatten()
+        losses_N = torch.nn.functional.cross_entropy(logits_NV, wanted_N, ignore_index=IGNORED, reduction="none")
+        losses_BK = losses_N.view(wanted_BK.shape)
+    return losses_BK.sum(dim=1), learnt_BK.sum(dim=1)

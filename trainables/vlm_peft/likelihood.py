@@ -53,7 +53,7 @@ def answer_losses(
 def _losses(forward: Any, module: Any, batches: Batches, rows: list[int], ids_CA: torch.Tensor, n_together: int) -> torch.Tensor:
     asked = batches.asking(rows).inputs
     if batches.keeps_logits:
-        asked["logits_to_keep"] = 1
+        asked["logits_to_keep"] = torch.arange(-1, 0, device=batches.device)  # as a place: see Batches.answered
     out = forward(**asked, use_cache=True)
     first_BV = out.logits[:, -1].float().log_softmax(-1)
     losses_BC = -first_BV[:, ids_CA[:, 0]].double()

@@ -23,6 +23,7 @@ from trainables.peft_methods.build import Adapted, build
 from trainables.peft_methods.spec import PeftSpec
 from trainables.torchvision_ops import ensure_torchvision_ops
 from trainables.vlm_peft import assemble, tiny
+from trainables.vlm_peft.absent import absent
 from trainables.vlm_peft.chat import Chat
 from trainables.vlm_peft.spec import ModelSpec, VlmPeftSpec
 from tune.core.errors import Problem, StopStudy, UserError
@@ -259,11 +260,8 @@ def _folder(name: str, where: str, code: bool, weights: bool) -> Path:
     if made is not None:
         return made
     path = Path(name).expanduser()
-    if not path.is_dir():
-        known = " (for a model of the hub write hf:owner/name)" if name.count("/") == 1 else ""
-        raise UserError(Problem(where, f"there is no folder {name}{known}", "name a folder with config.json, or hf:owner/name"))
-    if where == _WHERE and not (path / "config.json").exists():
-        raise UserError(Problem(where, f"{name}, which has no config.json", "name a folder in the layout of save_pretrained"))
+    if not path.is_dir() or (where == _WHERE and not (path / "config.json").exists()):
+        raise UserError(absent(name, where))
     return path
 
 
