@@ -65,7 +65,7 @@ CALLS: dict[str, Callable[[OpenAIWire, Path], object]] = {
     "cancel_batch": lambda wire, _: wire.cancel_batch("batch_1"),
     "chat": lambda wire, _: wire.chat(BASE, [{"role": "user", "content": [{"type": "text", "text": PROMPT}, PICTURE]}], {"temperature": 0}),
     "chat that is kept": lambda wire, _: wire.chat(BASE, [{"role": "user", "content": PROMPT}], {}, {"a": "b"}),
-    "answers": lambda wire, _: list(wire.answers({"a": "b"}, 0.0)),
+    "answers": lambda wire, _: list(wire.answers({"a": "b"})),
     "model": lambda wire, _: wire.model(BASE),
 }
 

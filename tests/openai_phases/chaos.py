@@ -4,7 +4,7 @@
 
 Runs the real program (`python -m tune run` and `resume`, a process each) on small studies of hosted phases, sends SIGKILL at moments
 drawn from the seed until so many drivers have died, lets each study go to its end, and compares what the server made and billed with
-what the study holds. Studies ask by batch and by chat in turn; of either, ledger and bill must be equal. Prints one line a study and
+what the study holds. Studies ask by chat and by batch in turn; of either, ledger and bill must be equal. Prints one line a study and
 one of all; exits with 1 if a phase was paid twice or lost, or dollars differ. Ports, pictures and folders are its own; nothing leaves
 the machine.
 """
@@ -136,7 +136,7 @@ def chaos(folder: Path, n_kills: int, seed: int, per_study: tuple[int, int] = (4
     print(HEAD, flush=True)
     while sum(result.kills for result in results) < n_kills:
         left = n_kills - sum(result.kills for result in results)
-        by = ("batch", "chat")[len(results) % 2]
+        by = ("chat", "batch")[len(results) % 2]
         faults = [fault | {"skip": rng.randrange(4)} for fault in rng.sample(FAULTS, 5)] + ([QUOTA | {"skip": rng.randrange(4)}] * quota)
         results.append(one_study(folder / f"{len(results)}", len(results), by, min(left, rng.randint(*per_study)), faults, rng))
         print(results[-1].line(), flush=True)

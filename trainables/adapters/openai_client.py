@@ -182,17 +182,9 @@ class OpenAIWire:
         kept: dict[str, Any] = {} if metadata is None else {"store": True, "metadata": dict(metadata)}
         return self._call(lambda: answer_of(self._client.chat.completions.create(model=model, messages=asked, **options, **kept)))
 
-    def answers(self, metadata: Mapping[str, str], since_t: float) -> Iterator[ChatAnswer]:
-        def walk() -> list[ChatAnswer]:
-            found = []
-            for kept in _walk(self._client.chat.completions.list(limit=PAGE, order="desc", metadata=dict(metadata))):  # newest first
-                if (kept.created or 0) < since_t:
-                    break
-                if kept.choices:
-                    found.append(answer_of(kept))
-            return found
-
-        yield from self._call(walk)
+    def answers(self, metadata: Mapping[str, str]) -> Iterator[ChatAnswer]:
+        listed = self._client.chat.completions.list
+        yield from self._call(lambda: [answer_of(kept) for kept in _walk(listed(limit=PAGE, metadata=dict(metadata))) if kept.choices])
 
     def model(self, model: str) -> ModelInfo:
         def read() -> ModelInfo:

@@ -41,7 +41,7 @@ class AnswerLog:
         self.doubles: dict[str, Usage] = {}
         self.unheard: dict[int, list[float]] = {}
         self.n_unknown: int | None = None
-        self.first_sent_t = self.last_sent_t = 0.0
+        self.last_sent_t = 0.0
         self._whole = 0
         if path.exists():
             data = path.read_bytes()
@@ -106,7 +106,6 @@ class AnswerLog:
         row = record["row"]
         if "sent" in record:
             self.unheard.setdefault(row, []).append(record["sent"])
-            self.first_sent_t = min(self.first_sent_t or record["sent"], record["sent"])
             self.last_sent_t = max(self.last_sent_t, record["sent"])
             return
         sent = self.unheard.get(row, [])

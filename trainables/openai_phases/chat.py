@@ -18,7 +18,7 @@ from trainables.openai_phases.answers import AnswerLog, Said
 from trainables.openai_phases.follow import Service
 from trainables.openai_phases.jsonl import Request
 from trainables.openai_phases.pace import Time, Wait
-from trainables.openai_phases.protocol import ATTEMPT, CLOCK_SKEW_S
+from trainables.openai_phases.protocol import ATTEMPT
 from trainables.openai_phases.wire import ChatAnswer, Missing
 from tune.core.errors import FailTrial
 
@@ -117,9 +117,8 @@ class ChatRound:
         if not self._keeps:
             return []
         wanted = {ATTEMPT: self._attempt} | ({} if row is None else {ROW: str(row)})
-        since_t = self._log.first_sent_t - CLOCK_SKEW_S
         try:
-            listed = self._pace.harmless(self._key, lambda: list(self._service.wire.answers(wanted, since_t)))
+            listed = self._pace.harmless(self._key, lambda: list(self._service.wire.answers(wanted)))
         except (Missing, FailTrial):  # it has no such list
             return []
         ours = [answer for answer in listed if wanted.items() <= answer.metadata.items() and answer.metadata.get(ROW, "").isdigit()]

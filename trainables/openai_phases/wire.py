@@ -243,8 +243,8 @@ class Wire(Protocol):
         """With `metadata` the service is asked to keep the answer under it."""
         ...
 
-    def answers(self, metadata: Mapping[str, str], since_t: float) -> Iterator[ChatAnswer]:
-        """Kept answers made since then that the service says carry `metadata`; it may ignore the filter and give all."""
+    def answers(self, metadata: Mapping[str, str]) -> Iterator[ChatAnswer]:
+        """Every kept answer that the service says carries `metadata`; it may ignore the filter and give all."""
         ...
 
     def model(self, model: str) -> ModelInfo: ...
