@@ -119,6 +119,8 @@ def _repeat_lines(fold: StudyFold, winner: TrialView) -> list[str]:
     return lines
 
 
+_ERRORS = ("test/accuracy_standard_error", "test/score_standard_error")
+_MAJORITIES = ("majority/accuracy", "majority/score")
 _SHOWN_TEST = ("accuracy", "f1_weighted", "f1_macro", "precision_weighted", "recall_weighted", "loss")
 
 
@@ -130,21 +132,28 @@ def _test_lines(title: str, trial: TrialView) -> list[str]:
 
 
 def _baseline_lines(fold: StudyFold, best: TrialView | None) -> list[str]:
-    """The reference line: linear probe and majority share beside the best trial, with the verdict within one standard error."""
+    """Linear probe or untouched model, and majority share, beside the best trial, with the verdict within one standard error."""
     for trial in fold.of_role("baseline"):
         if trial.state != "complete" or "test/accuracy" not in trial.metrics:
             continue
         probe = trial.metrics["test/accuracy"]
-        error = trial.metrics.get("test/accuracy_standard_error", 0.0)
-        lines = [f"  baseline   logistic regression on frozen features: test accuracy {probe:.4f} +- {error:.4f} (one standard error)"]
-        if "majority/accuracy" in trial.metrics:
-            lines.append(f"             majority class: {trial.metrics['majority/accuracy']:.4f}")
+        error = next((trial.metrics[name] for name in _ERRORS if name in trial.metrics), 0.0)
+        lines = [f"  baseline   {_reference(fold)}: test accuracy {probe:.4f} +- {error:.4f} (one standard error)"]
+        majority = next((trial.metrics[name] for name in _MAJORITIES if name in trial.metrics), None)
+        if majority is not None:
+            lines.append(f"             majority class: {majority:.4f}")
         ours = best.metrics.get("test/accuracy") if best is not None else None
         if ours is not None:
             word = "at least as good as" if ours >= probe - error else "worse than"
             lines.append(f"             the search found {ours:.4f}: {word} the baseline, within one standard error")
         return lines
     return []
+
+
+def _reference(fold: StudyFold) -> str:
+    trainable = fold.started.resolved.get("trainable") if fold.started is not None else None
+    kind = trainable.get("kind") if isinstance(trainable, Mapping) else None
+    return "the model before tuning" if kind == "vlm_peft" else "logistic regression on frozen features"
 
 
 def value_text(value: Any) -> str:
