@@ -67,11 +67,25 @@ def test_every_rank_gets_the_same_order_and_the_same_decision(tmp_path: Path):
     async def story() -> None:
         group = await Group(tmp_path, 2).up()
         await group.taken()
-        asked = [asyncio.ensure_future(group.host.report(1, rank, 0, {"val/score": rank}, None)) for rank in (1, 0)]
+        asked = [asyncio.ensure_future(group.host.report(1, rank, 0, {"val/score": rank}, None, {})) for rank in (1, 0)]
         assert await group.message() == ("report", 0, {"val/score": 0})
         assert not asked[0].done()
         await group.host.answer("t0000", "stop")
         assert await asyncio.gather(*asked) == [("decision", "stop")] * 2
+
+    play(story)
+
+
+def test_what_the_machines_of_all_ranks_read_comes_with_the_report(tmp_path: Path):
+    async def story() -> None:
+        group = await Group(tmp_path, 2).up()
+        await group.taken()
+        read = [{"system/cpu_percentage": 40.0, "system/gpu_megabytes": 7.0}, {"system/cpu_percentage": 80.0, "system/gpu_megabytes": 3.0}]
+        asked = [asyncio.ensure_future(group.host.report(1, rank, 0, {"val/score": 1.0}, None, read[rank])) for rank in (0, 1)]
+        both = {"system/cpu_percentage": 60.0, "system/gpu_megabytes": 7.0}
+        assert await group.message() == ("report", 0, {"val/score": 1.0} | both)
+        await group.host.answer("t0000", "continue")
+        await asyncio.gather(*asked)
 
     play(story)
 
@@ -108,7 +122,7 @@ def test_a_rank_that_fails_alone_releases_those_that_wait_and_the_workers_are_ma
     async def story() -> None:
         group = await Group(tmp_path, 2).up()
         await group.taken()
-        waiting = asyncio.ensure_future(group.host.report(1, 0, 0, {}, None))
+        waiting = asyncio.ensure_future(group.host.report(1, 0, 0, {}, None, {}))
         await asyncio.sleep(0)
         await group.end(1, End("failed", "value_error", "seven"))
         assert await waiting == ("fail", "value_error", "on rank 1: seven", False)
@@ -135,7 +149,7 @@ def test_a_rank_that_never_reaches_the_report_ends_the_trial_as_hung(tmp_path: P
     async def story() -> None:
         group = await Group(tmp_path, 2, SOON).up()
         await group.taken()
-        waiting = asyncio.ensure_future(group.host.report(1, 0, 4, {}, None))
+        waiting = asyncio.ensure_future(group.host.report(1, 0, 4, {}, None, {}))
         kind, reason, detail = await group.message()
         assert (kind, reason) == ("retry", "worker_hung")
         assert detail == "rank 1 did not reach report of step 4 within 0.02 s of the others"
@@ -164,7 +178,7 @@ def test_a_lost_worker_ends_the_trial_once_and_the_next_set_takes_the_next_order
         assert (await group.message())[:3] == ("retry", "worker_lost", "SIGKILL")
         await group.up(2)
         await group.taken("t0000", generation=2)
-        assert await group.host.report(1, 0, 0, {}, None) == ("leave",)
+        assert await group.host.report(1, 0, 0, {}, None, {}) == ("leave",)
 
     play(story)
 
@@ -186,7 +200,7 @@ def test_a_new_order_puts_out_a_trial_that_lost_its_reader(tmp_path: Path):
     async def story() -> None:
         group = await Group(tmp_path).up()
         await group.taken("t0000")
-        waiting = asyncio.ensure_future(group.host.report(1, 0, 0, {}, None))
+        waiting = asyncio.ensure_future(group.host.report(1, 0, 0, {}, None, {}))
         await asyncio.sleep(0)
         leasing = asyncio.ensure_future(group.host.run(group.order("t0001")))
         assert await waiting == ("leave",)
@@ -213,10 +227,10 @@ def test_ranks_of_an_abandoned_trial_leave_together(tmp_path: Path):
         group = await Group(tmp_path, 2).up()
         await group.taken()
         await group.host.stop_trial("t0000")
-        first = asyncio.ensure_future(group.host.report(1, 0, 0, {}, None))
+        first = asyncio.ensure_future(group.host.report(1, 0, 0, {}, None, {}))
         await asyncio.sleep(0)
         assert not first.done()
-        assert await group.host.report(1, 1, 0, {}, None) == ("leave",)
+        assert await group.host.report(1, 1, 0, {}, None, {}) == ("leave",)
         assert await first == ("leave",)
 
     play(story)

@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 from trainables.adapters import checkpoint
 from trainables.adapters.attempt import end_of
+from trainables.adapters.machine import over_workers
 from trainables.adapters.order import End, GroupLimits, Order
 from trainables.adapters.reporter import Failure
 from tune.core.ports import Decision
@@ -37,6 +38,7 @@ class _Meeting:
 
     arrived: dict[int, Failure | None] = field(default_factory=dict)
     report: tuple[int, dict[str, float]] | None = None
+    readings: list[dict[str, float]] = field(default_factory=list)  # of the ranks' machines
     answer: Answer | None = None
     timer: asyncio.TimerHandle | None = None
 
@@ -172,11 +174,13 @@ class Host:
 
     async def meet(self, generation: int, rank: int, what: str, failure: Failure | None) -> Answer:
         """Wait for all ranks; any rank's failure goes to all of them."""
-        return await self._meet(generation, rank, what, failure, None)
+        return await self._meet(generation, rank, what, failure)
 
-    async def report(self, generation: int, rank: int, step: int, metrics: dict[str, float], failure: Failure | None) -> Answer:
-        """Wait for all ranks, send rank 0's metrics to the trial, wait for its decision."""
-        return await self._meet(generation, rank, f"report of step {step}", failure, (step, metrics) if rank == 0 else None)
+    async def report(
+        self, generation: int, rank: int, step: int, metrics: dict[str, float], failure: Failure | None, reading: dict[str, float]
+    ) -> Answer:
+        """Wait for all ranks, send rank 0's metrics and what all machines read to the trial, wait for its decision."""
+        return await self._meet(generation, rank, f"report of step {step}", failure, (step, metrics) if rank == 0 else None, reading)
 
     async def ask(self, generation: int, rank: int, question: Any) -> tuple[Any] | Answer:
         """Send a question of one rank to the study; its answer alone in a tuple, or `leave` if the trial was let go."""
@@ -248,7 +252,13 @@ class Host:
     # -- inside ----------------------------------------------------------------------------------------------------------------
 
     async def _meet(
-        self, generation: int, rank: int, what: str, failure: Failure | None, report: tuple[int, dict[str, float]] | None
+        self,
+        generation: int,
+        rank: int,
+        what: str,
+        failure: Failure | None,
+        report: tuple[int, dict[str, float]] | None = None,
+        reading: dict[str, float] | None = None,
     ) -> Answer:
         lease = self._lease
         if generation != self._generation or lease is None or rank not in lease.taken:
@@ -256,6 +266,7 @@ class Host:
         meeting = lease.meetings.setdefault(what, _Meeting())
         meeting.arrived[rank] = failure
         meeting.report = meeting.report or report
+        meeting.readings.append(reading or {})
         failed = next((end for end in lease.ends.values() if end.kind != "done"), None)
         if failed is not None:
             meeting.answer = ("fail", failed.reason, failed.detail, False)
@@ -279,7 +290,8 @@ class Host:
             meeting.answer = ("decision", "continue")
         else:
             lease.asking = meeting
-            lease.messages.append(("report", *meeting.report))
+            step, metrics = meeting.report
+            lease.messages.append(("report", step, metrics | over_workers(meeting.readings)))
         self._bell.ring()
 
     def _sum_up(self, lease: _Lease) -> None:

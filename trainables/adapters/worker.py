@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from trainables.adapters.attempt import Abandoned, InStep, attempt, free_memory
+from trainables.adapters.machine import Gauge
 from trainables.adapters.order import End, Order
 from trainables.adapters.output import output_in
 from trainables.adapters.reporter import ChannelReporter, Failure
@@ -41,7 +42,7 @@ def work(config: dict[str, Any]) -> None:
     torch.set_num_threads(max(1, int(config["cpus_per_worker"])))
     ensure_torchvision_ops()
     threading.Thread(target=_leave_with, args=(host,), daemon=True).start()
-    process = psutil.Process()
+    process, gauge = psutil.Process(), Gauge(device)
     runtime = ray.get_runtime_context()
     facts = {
         "pid": process.pid,
@@ -55,7 +56,7 @@ def work(config: dict[str, Any]) -> None:
     order: Order | None
     while (order := ray.get(host.take.remote(generation, rank))) is not None:
         with output_in(Path(order.workdir), rank, _head(order, rank)):
-            end = _run(order, _HostChannel(host, generation, rank), rank, world_size, device)
+            end = _run(order, _HostChannel(host, generation, rank, gauge), rank, world_size, device)
             free_memory()
         ray.get(host.end.remote(generation, rank, end, process.memory_info().rss))
 
@@ -73,8 +74,9 @@ def _run(order: Order, channel: _HostChannel, rank: int, world_size: int, device
 class _HostChannel:
     """The ranks of a trial meet at the group's host."""
 
-    def __init__(self, host: Any, generation: int, rank: int):
+    def __init__(self, host: Any, generation: int, rank: int, gauge: Gauge):
         self._host, self._generation, self._rank = host, generation, rank
+        self._gauge = gauge
 
     def meet(self, what: str, failure: Failure | None) -> None:
         import ray
@@ -84,7 +86,8 @@ class _HostChannel:
     def report(self, step: int, metrics: Mapping[str, float], failure: Failure | None) -> Decision:
         import ray
 
-        return self._heard(ray.get(self._host.report.remote(self._generation, self._rank, step, dict(metrics), failure)))
+        reading = self._gauge.read()
+        return self._heard(ray.get(self._host.report.remote(self._generation, self._rank, step, dict(metrics), failure, reading)))
 
     def ask(self, question: Question) -> Answer:
         import ray

@@ -1,0 +1,41 @@
+"""What a worker reads of itself and its machine."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from trainables.adapters.machine import Gauge, over_workers
+
+
+def test_a_busy_worker_reads_a_busy_core_and_the_memory_it_holds() -> None:
+    gauge = Gauge("cpu")
+    held = bytearray(100_000_000)
+    until = time.process_time() + 0.3
+    while time.process_time() < until:
+        pass
+    read = gauge.read()
+    assert read["system/worker_cpu_percentage"] > 20
+    assert read["system/worker_memory_megabytes"] * 1e6 > len(held)
+    assert 0 < read["system/system_memory_usage_percentage"] <= 100
+    assert 0 < read["system/cpu_utilization_percentage"] <= 100
+
+
+def test_a_trial_reads_the_mean_use_and_the_largest_memory_of_its_workers() -> None:
+    found = over_workers([{"a_percentage": 10.0, "b_megabytes": 5.0}, {"a_percentage": 50.0, "b_megabytes": 2.0}, {"a_percentage": 0.0}])
+    assert found == {"a_percentage": 20.0, "b_megabytes": 5.0}
+    assert over_workers([{}, {}]) == {}
+
+
+@pytest.mark.gpu
+@pytest.mark.slow
+def test_a_gpu_reads_its_memory_and_use() -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    held = torch.zeros(64, 1 << 20, device="cuda")
+    read = Gauge("cuda:0").read()
+    assert read["system/gpu_memory_usage_megabytes"] * 1e6 > held.numel() * 4
+    assert 0 <= read["system/gpu_utilization_percentage"] <= 100
