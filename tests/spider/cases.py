@@ -1,4 +1,5 @@
 """Names that the ranks and their test share, without torch."""
 
-ACROSS = ("full", "l2", "magnitude", "tailor")  # one of each way to reach the tensors: run under ZeRO 3 too
-RESUMED = ("ddp", "zero3")
+METHODS = ("spider", "full", "l1", "l2", "magnitude", "random_half", "dare", "grafting", "tailor")
+TRIALS = tuple(f"{method}/{stage}" for method in METHODS for stage in ("zero2", "zero3"))
+KILLED = "spider/zero3"

@@ -1,5 +1,7 @@
 """One rank of two: trains a tiny LLaVA's last block and connector with every method on several engines and writes what it saw.
 
+First each method on an engine of its own, then whole trials of it, gone on after kills, and their exports.
+
     python -m tests.spider.two_ranks RANK RENDEZVOUS_FILE OUT.json
 
 The reference for SPIDER is a loop of its own in plain torch over whole batches; it shares no code with engines or methods.
@@ -7,9 +9,9 @@ The reference for SPIDER is a loop of its own in plain torch over whole batches;
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
-import tempfile
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +21,11 @@ import torch
 from torch import Tensor, nn
 
 from tests.peft_methods.tiny import inputs, llava
-from tests.spider.cases import ACROSS, RESUMED
+from tests.ranked import apart as trials_apart
+from tests.ranked import ended, import_before_a_fork, join, part, shared_folder
+from tests.spider.cases import KILLED, METHODS, TRIALS
+from tests.vlm_peft.cases import PEFT, write_rows
+from tests.vlm_peft.ranked_trials import N_ROWS, STAGES, answered, life, spec_for, trained
 from trainables.adapters.engine import Engine, open_engine
 from trainables.engine_spec import AdamWSpec, EngineSpec, ZeroSpec
 from trainables.peft_methods.adalora import Allocation
@@ -28,6 +34,7 @@ from trainables.peft_methods.spec import PeftSpec
 from trainables.spider.methods import Keeping, KeepMethod, keep_method, load_method, save_method
 from trainables.spider.spec import KeepSpec
 from trainables.spider.tensors import TrainedTensors
+from trainables.vlm_peft.spec import VlmPeftSpec
 from tune.core.errors import FailTrial
 
 BATCH, STEPS, CLIP, LR, ACCUMULATION, SEED = 8, 5, 0.5, 5e-3, 2, 11
@@ -39,12 +46,6 @@ ADALORA = PeftSpec.model_validate(
         "connector": "tuned",
     }
 )
-ADAPTERS: dict[str, dict[str, Any]] = {
-    "lora": {"r": 4, "dropout": 0.0},
-    "ia3": {},
-    "bottleneck": {"size": 4, "dropout": 0.0},
-    "prefix": {"tokens": 3, "projection": True},
-}
 ENGINES: dict[str, ZeroSpec | None] = {
     "ddp": None,
     "zero0": ZeroSpec(stage=0),
@@ -147,15 +148,6 @@ def adalora(rank: int) -> dict[str, Any]:
     }
 
 
-def adapter(rank: int, spec: PeftSpec) -> dict[str, Any]:
-    """A method of Zhou et al. under ZeRO 3, and in a plain loop on one rank."""
-    training = Training(rank, "zero3", spec)
-    training.train(range(2))
-    weights = training.weights()
-    training.engine.close()
-    return {"apart": apart(weights, plain_loop(spec, 2)), "tensors": len(weights)} if rank == 0 else {}
-
-
 def plain_loop(spec: PeftSpec, n_steps: int) -> dict[str, Tensor]:
     """The method as the library's documentation trains it, over whole batches."""
     adapted = build(llava(0), spec, seed=0, total_steps=STEPS)
@@ -219,10 +211,51 @@ def main() -> None:
     rank, rendezvous, out = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=2)
+    import_before_a_fork()
+    home = Path(rendezvous).parent / "home"
+    if rank == 0:
+        write_rows(home / "rows", N_ROWS)
+    seen: dict[str, Any] = {"killed": ended(lambda: doomed(home, rank, f"{rendezvous}-first"))}
+    join(rank, rendezvous)
+    on_engines(rank, seen)
+    whole_trials(home, rank, seen)
+    out.write_text(json.dumps(seen))
+
+
+def doomed(home: Path, rank: int, rendezvous: str) -> None:
+    """Rank 0 is killed while it writes the last checkpoint; rank 1 waits for it in vain."""
+    join(rank, rendezvous)
+    life(home, "killed", keeping(home, KILLED), rank, killed_at=1)
+
+
+def keeping(home: Path, name: str) -> VlmPeftSpec:
+    """The spec of a trial, `method/stage`, or of the same in one process, `method`."""
+    method, _, stage = name.partition("/")
+    return spec_for(home, {"peft": PEFT["full"], "keep": {"method": method}}, STAGES.get(stage))
+
+
+def whole_trials(home: Path, rank: int, seen: dict[str, Any]) -> None:
+    seen["half written"] = sorted(file.name for file in (home / "killed" / "new").iterdir())
+    torch.distributed.barrier()
+    _, seen["gone on"] = life(home, "killed", keeping(home, KILLED), rank)
+    gc.freeze()  # an engine's end walks all objects, and what is imported by now stays
+    for name in TRIALS:
+        seen[f"trial/{name}"] = trained(home, name, keeping(home, name), rank)
+    seen["gone on apart"] = trials_apart(home / "killed", home / KILLED)
+    for i, method in enumerate(METHODS):
+        if i % 2 == rank:
+            _, seen[f"alone/{method}"] = life(home, f"{method}-alone", keeping(home, method), 0, world_size=1)
+    part()
+    for i, name in enumerate(TRIALS):
+        if i % 2 == rank:
+            seen[f"trial/{name}"]["export"] = answered(home, name, keeping(home, name))
+            seen[f"trial/{name}"]["apart"] = trials_apart(home / name, home / f"{name.split('/')[0]}-alone")
+
+
+def on_engines(rank: int, seen: dict[str, Any]) -> None:
     w0 = pretrained()
     wanted = reference() if rank == 0 else {}
-    seen: dict[str, Any] = {"reference moved": apart(wanted, w0) if rank == 0 else 0.0}
+    seen["reference moved"] = apart(wanted, w0) if rank == 0 else 0.0
     for name in ENGINES:
         training = Training(rank, name, {"method": "spider"})
         training.train(range(2))
@@ -240,47 +273,26 @@ def main() -> None:
             "owned": sum(owned),
             "files": sorted(file.name for file in folder.iterdir()),
         }
-        if name in RESUMED:
-            again = Training(rank, name, {"method": "spider"}, seed=7)
-            again.engine.load(folder)
-            load_method(again.method, folder, rank=rank, world_size=2)
-            again.train(range(2, STEPS))
-            seen[f"spider/{name}"]["resumed apart"] = apart(again.weights(), weights)
-            again.engine.close()
     finals: dict[str, dict[str, Tensor]] = {}
     for label, keep in OTHERS.items():
-        for name in ("ddp", "zero3") if label in ACROSS else ("ddp",):
-            training = Training(rank, name, keep)
-            training.train(range(3))
-            training.method.at_end(training.calibrate)
-            finals[f"{label}/{name}"] = training.weights()
-            training.engine.close()
-        first = finals[f"{label}/ddp"]
+        training = Training(rank, "ddp", keep)
+        training.train(range(3))
+        training.method.at_end(training.calibrate)
+        first = finals[label] = training.weights()
+        training.engine.close()
         seen[label] = {
-            "apart": apart(finals[f"{label}/zero3"], first) if label in ACROSS else None,
             "kept share": kept_share(first, w0),
-            "from full": apart(first, finals["full/ddp"]),
+            "from full": apart(first, finals["full"]),
             "change": sum(float((first[name] - w0[name]).abs().mean()) for name in first),
             "untouched tensors": sum(torch.equal(first[name], w0[name]) for name in first),
             "tensors": len(first),
         }
     seen["adalora"] = adalora(rank)
-    for label, fields in ADAPTERS.items():
-        seen[f"adapter/{label}"] = adapter(rank, PeftSpec.model_validate({"method": label, label: fields, "connector": "tuned"}))
     try:
         other = Training(rank, "ddp", {"method": "magnitude"})
         load_method(other.method, folder, rank=rank, world_size=2)
     except FailTrial as error:
         seen["mismatch"] = str(error)
-    out.write_text(json.dumps(seen))
-    torch.distributed.barrier()
-
-
-def shared_folder(rank: int) -> Path:
-    """A new folder both ranks see."""
-    made = [tempfile.mkdtemp() if rank == 0 else ""]
-    torch.distributed.broadcast_object_list(made)
-    return Path(made[0])
 
 
 if __name__ == "__main__":

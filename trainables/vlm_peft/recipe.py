@@ -238,14 +238,14 @@ def _method(spec: VlmPeftSpec, adapted: Adapted, tensors: TrainedTensors, engine
 
 
 def _calibrate(lesson: Lesson, engine: Engine) -> None:
-    """Forwards on training rows, each rank its share, for a patch that measures inputs."""
+    """Forwards on training rows, each rank as many, for a patch that measures inputs. Row by row: padding is no input, and how much of
+    it there is would depend on which rows stand together."""
     spec, reporter = lesson.spec, lesson.reporter
     wanted = getattr(spec.keep.chosen, "calibration_samples", 0)
     rows = lesson.tasks.target.table.split["train"][:wanted]
-    step = spec.evaluation.batch * reporter.world_size
-    for start in range(0, len(rows) // reporter.world_size * reporter.world_size or 1, step):
-        mine = rows[start : start + step][reporter.rank :: reporter.world_size]
-        engine.forward(**lesson.batches.training(mine if len(mine) else rows[:1]).inputs)
+    for start in range(0, max(1, len(rows) - reporter.world_size + 1), reporter.world_size):
+        at = min(start + reporter.rank, len(rows) - 1)
+        engine.forward(**lesson.batches.training(rows[at : at + 1]).inputs)
 
 
 def _no_cache(adapted: Adapted) -> dict[str, bool]:
