@@ -14,7 +14,7 @@ import pytest
 from tests.openai.making import BASE, KEY_ENV, Bench, Counted, MemoryLog, question
 from trainables.adapters.openai_client import OpenAIWire
 from trainables.adapters.openai_errors import retry_after_s, struck
-from trainables.openai_phases.follow import failure_of
+from trainables.openai_phases.failures import failure_of
 from trainables.openai_phases.wire import Busy, Missing, Profile, RemoteJob, Unsure
 from tune.core.errors import FailTrial, RetryTrial, StopStudy, UserError
 

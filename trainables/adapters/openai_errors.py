@@ -12,7 +12,7 @@ from email.utils import parsedate_to_datetime
 
 import openai
 
-from trainables.openai_phases.follow import MODERATION, MODERATION_FIX, model_gone
+from trainables.openai_phases.failures import MODERATION, MODERATION_FIX, model_gone
 from trainables.openai_phases.wire import Busy, Missing, Profile, Unsure
 from tune.core.errors import FailTrial, StopStudy
 

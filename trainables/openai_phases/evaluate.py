@@ -20,7 +20,8 @@ from trainables.openai_phases.answers import AnswerLog, Said
 from trainables.openai_phases.bills import Bills, bill_unheard, bill_usage
 from trainables.openai_phases.chat import ChatRound, WaitedHere
 from trainables.openai_phases.cost import for_ledger
-from trainables.openai_phases.follow import Service, model_gone
+from trainables.openai_phases.failures import model_gone
+from trainables.openai_phases.follow import Service
 from trainables.openai_phases.jsonl import Request, in_file_order, requests, row_of, write_batches
 from trainables.openai_phases.pace import Wait
 from trainables.openai_phases.parse import Answer, read_answer, score

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from trainables.openai_phases import result_csv
+from trainables.openai_phases.failures import failure_of, model_gone
 from trainables.openai_phases.protocol import BatchOrder, JobOrder, Submissions
 from trainables.openai_phases.wire import (
     Busy,
@@ -26,13 +27,10 @@ from trainables.openai_phases.wire import (
     Unsure,
     Usage,
 )
-from tune.core.errors import FailTrial, RetryTrial, StopStudy
+from tune.core.errors import FailTrial, StopStudy
 from tune.core.ports import Decision
 
-MODERATION = frozenset({"unsafe_file", "moderation_blocked", "content_policy_violation", "content_filter", "moderation_failed"})
-BY_SERVICE = frozenset({"server_error", "internal_error", "internal_server_error", "system_error"})
 _NOT_YET_RUNNING = frozenset({"validating_files", "queued"})
-MODERATION_FIX = "remove what the service's usage policy forbids from the rows it names, then resume"
 
 
 @dataclass(frozen=True)
@@ -292,18 +290,3 @@ def batch_answer(row: Mapping[str, Any]) -> BatchAnswer:
         usage=Usage(usage.get("prompt_tokens", 0), cached, usage.get("completion_tokens", 0)),
         finish_reason=choice.get("finish_reason") or "",
     )
-
-
-def failure_of(job: RemoteJob, events: Sequence[JobEvent] = ()) -> FailTrial | RetryTrial | StopStudy:
-    """What a failed job means. A service may leave the reason out of the job and say it in the last event."""
-    said = job.error_message or next((event.message for event in reversed(events) if event.level == "error"), "no reason given")
-    detail = f"{job.id}: {job.error_code or 'failed'}: {said}"
-    if job.error_code in MODERATION:
-        return StopStudy("moderation", detail, MODERATION_FIX)
-    if job.error_code in BY_SERVICE:
-        return RetryTrial("job_failed_by_service", detail)
-    return FailTrial("job_failed", detail)
-
-
-def model_gone(model: str, detail: str) -> StopStudy:
-    return StopStudy("model_gone", f"'{model}': {detail}", "name a model that the service still offers, or use another profile")

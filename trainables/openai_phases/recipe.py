@@ -28,18 +28,16 @@ from trainables.openai_phases.finish import finish
 from trainables.openai_phases.follow import Deadlines, JobResult, Service
 from trainables.openai_phases.intents import standing
 from trainables.openai_phases.job_record import FULL_LOSS, ids_of, renamed, training_metrics
-from trainables.openai_phases.jsonl import write_examples
+from trainables.openai_phases.orders import Orders
 from trainables.openai_phases.pace import Pace, Time, Wait
 from trainables.openai_phases.patience import Patience
 from trainables.openai_phases.prices import Prices, prices_of
-from trainables.openai_phases.protocol import JobOrder, Submissions
+from trainables.openai_phases.protocol import Submissions
 from trainables.openai_phases.purse import Purse, judging_of, key_of, stress_of
-from trainables.openai_phases.spec import EvalSplit, OpenaiPhasesSpec, job_suffix
+from trainables.openai_phases.spec import EvalSplit, OpenaiPhasesSpec
 from trainables.openai_phases.tokens import text_counter
-from trainables.openai_phases.validate import check_file
 from trainables.openai_phases.wire import JobEvent, Profile, Wire
 from trainables.openai_phases.workload import TrialLoad, trial_load
-from trainables.phases.blocks import Rows, draw_blocks, rows_of
 from trainables.phases.results import FILE as PHASES_FILE
 from trainables.phases.results import PhaseResult
 from trainables.phases.spec import Phase
@@ -110,8 +108,9 @@ class _Trial:
         self.spec, self._reporter, self._time, self._log = spec, reporter, tools.time, log
         self.table: ImageTable = open_table(spec.data)
         self._prices: Prices = prices_of(spec.profile)
-        self._counter = text_counter()
-        load: TrialLoad = trial_load(spec, self.table, self._prices.model(spec.model).image_rates, self._counter)
+        rates, counter = self._prices.model(spec.model).image_rates, text_counter()
+        load: TrialLoad = trial_load(spec, self.table, rates, counter)
+        self._orders = Orders(spec, self.table, rates, counter, reporter)
         self._purse = Purse(spec, self._prices, price_load(spec, load, self._prices), reporter.ask)
         self._patience = Patience(tools.time, reporter.ask, spec.profile.name)
         asked = [*load.stress, *(part for phase in load.phases for part in phase.questions)]
@@ -192,7 +191,7 @@ class _Trial:
         metrics["waited_seconds"] = self._patience.waited_s
         seconds = max(0.0, self._time.now() - begun - self._patience.waited_s)
         kept = phase.first_epoch + phase.epochs - 1 if phase.number else None
-        rows = len(self._rows_of(phase))
+        rows = len(self._orders.rows(phase))
         result_ = PhaseResult(phase.number, phase.resolution_px, rows, phase.start, phase.epochs, kept, metrics, seconds)
         course = told.course.ended(HostedPhase(result_, model, ids, tuple(bill.working for bill in bills), service_s))
         if told.stopped:
@@ -240,7 +239,7 @@ class _Trial:
 
     def _make_job(self, phase: Phase, course: Course) -> str:
         """The id of the phase's job, which is sent if it is not found."""
-        order = self._order(phase, course)
+        order = self._orders.job(phase, course.parent(self.spec))
         if not self._begun(phase):
             self._patience.turn(queue.jobs_of(self.spec.profile.name))
         job_id = self._service.submissions.ensure_job(key_of(phase), order)
@@ -281,31 +280,6 @@ class _Trial:
             self._purse.bill_job(phase, self._service.cancel_job(key, held))
             self._service.submissions.void("job", key, "cancelled")
         self._reporter.ask(Return(queue.jobs_of(self.spec.profile.name)))
-
-    def _order(self, phase: Phase, course: Course) -> JobOrder:
-        spec, folder = self.spec, self._reporter.workdir / "files"
-        hyper = spec.hyperparameters.model_dump() | ({"n_epochs": phase.epochs} if spec.hyperparameters.n_epochs != "auto" else {})
-        training = write_examples(spec, self.table, self._rows_of(phase), phase.resolution_px, folder, key_of(phase))
-        self._check(training.path, "training")
-        validation = None
-        if spec.validation_file:
-            rows = self.table.split["val"]
-            validation = write_examples(spec, self.table, rows, phase.resolution_px, folder, f"validation-{phase.resolution_px}").path
-            self._check(validation, "validation")
-        metadata = {"phasetune_trial": self._reporter.trial, "phasetune_phase": str(phase.number)}
-        suffix = job_suffix(spec.profile.dialect, phase)
-        return JobOrder(course.parent(spec), training.path, hyper, suffix, self._reporter.seed, validation, metadata)
-
-    def _check(self, path: Path, use: str) -> None:
-        profile = self.spec.profile
-        rates = self._prices.model(self.spec.model).image_rates
-        check_file(path, use, profile.dialect, profile.limits_in_force, rates, self._counter)  # type: ignore[arg-type]
-
-    def _rows_of(self, phase: Phase) -> Rows:
-        train = self.table.split["train"]
-        if self.spec.phases is None:
-            return rows_of(phase, [], train)
-        return rows_of(phase, draw_blocks(self.spec.phases, train, self.table.labels_N, self.table.ids, self.table.classes), train)
 
     # --- judging --------------------------------------------------------------------------------------------------------------
 
