@@ -145,3 +145,20 @@ def test_metrics_are_promised_once() -> None:
     assert len(METRICS.names) == len(set(METRICS.names))
     for name in ("val/accuracy", "val/f1_weighted", "val/loss", "train/loss", "test/accuracy", "phase_end/usd", "stress/100/accuracy"):
         assert METRICS.find(name) is not None, name
+
+
+@pytest.mark.parametrize(
+    ("fields", "kept"),
+    [
+        ({}, True),
+        ({"keeps_answers": False}, False),
+        ({"dialect": "compatible"}, False),
+        ({"dialect": "compatible", "keeps_answers": True}, True),
+    ],
+)
+def test_answers_are_left_with_openai_unless_told_not_to_and_with_no_other_server_unless_told_to(
+    fields: dict[str, object], kept: bool
+) -> None:
+    profile = ProfileSpec.model_validate(fields)
+    assert profile.answers_kept is profile.wire.keeps_answers is kept
+    assert not ProfileSpec.model_validate(AZURE).answers_kept
