@@ -24,7 +24,7 @@ from typing import Any
 import ray
 
 from cluster import auth
-from cluster.placement import NodeFree, accelerator_of
+from cluster.placement import NodeFree, accelerators_of
 from tune.core.errors import Problem, UserError
 
 _ANSWER_WITHIN_S = 15.0
@@ -139,7 +139,7 @@ class Jobs:
     def nodes_free(self) -> list[NodeFree]:
         """The living nodes as placement sees them; what is idle there the dashboard does not say."""
         return [
-            NodeFree(node.name, node.resources.get("CPU", 0), node.resources.get("GPU", 0), accelerator_of(node.resources))
+            NodeFree(node.name, node.resources.get("CPU", 0), node.resources.get("GPU", 0), accelerators_of(node.resources))
             for node in self.nodes()
             if node.alive
         ]

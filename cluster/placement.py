@@ -10,21 +10,26 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tune.core.errors import Problem, UserError
+from tune.core.errors import Problem, UserError, did_you_mean
 from tune.core.shape import TrialShape
 
 _SLOTS_PER_GROUP = 1
+_MARK = "accelerator_type:"  # a resource of every node with such a device, of which a worker takes a thousandth
 _ROUNDING = 1e-6  # CPUs and GPUs may be shares: 3 x 0.1 must fit 0.3
 
 
 @dataclass(frozen=True)
 class NodeFree:
-    """A node and the CPUs and GPUs that a study may use on it. `idle_*`: what nobody holds at this moment; None if it is not known."""
+    """A node and the CPUs and GPUs that a study may use on it.
+
+    accelerators: the names of its sort of GPU, more than one if somebody marked it with a finer one (A100, A100-80G).
+    idle_*: what nobody holds at this moment; None if it is not known.
+    """
 
     name: str
     cpus: float
     gpus: float = 0
-    accelerator: str | None = None
+    accelerators: tuple[str, ...] = ()
     idle_cpus: float | None = None
     idle_gpus: float | None = None
 
@@ -60,10 +65,14 @@ def fits(nodes: Sequence[NodeFree], shape: TrialShape) -> list[Fit]:
     return found
 
 
-def accelerator_of(resources: Mapping[str, float]) -> str | None:
+def accelerators_of(resources: Mapping[str, float]) -> tuple[str, ...]:
     """The sort of a node's GPUs, such as A100, as Ray writes it among the node's resources."""
-    marks = sorted(name.removeprefix("accelerator_type:") for name in resources if name.startswith("accelerator_type:"))
-    return marks[0] if marks else None
+    return tuple(sorted(name.removeprefix(_MARK) for name in resources if name.startswith(_MARK)))
+
+
+def auto_gpus(nodes: Sequence[NodeFree], accelerator: str | None) -> float:
+    """What `gpus_per_worker: auto` comes to: 1 if the cluster has GPUs or a sort of them is asked for, else 0."""
+    return float(accelerator is not None or any(node.gpus >= 1 for node in nodes))
 
 
 def place(nodes: Sequence[NodeFree], shape: TrialShape, want: int | None) -> Placement:
@@ -87,7 +96,13 @@ def place(nodes: Sequence[NodeFree], shape: TrialShape, want: int | None) -> Pla
     return Placement(groups, groups * _SLOTS_PER_GROUP, per_node, spans, _why(nodes, shape, want, fit, groups, spans))
 
 
+def _has_the_sort(node: NodeFree, shape: TrialShape) -> bool:
+    return shape.accelerator is None or shape.accelerator in node.accelerators
+
+
 def _workers_on(node: NodeFree, shape: TrialShape) -> int:
+    if not _has_the_sort(node, shape):
+        return 0
     by_cpu = math.floor(node.cpus / shape.cpus_per_worker + _ROUNDING)
     share = shape.gpus_per_worker
     if not share:
@@ -101,6 +116,8 @@ def _workers_on(node: NodeFree, shape: TrialShape) -> int:
 
 def _short_of(node: NodeFree, shape: TrialShape, workers: int) -> str:
     """Why this node holds no whole group."""
+    if not _has_the_sort(node, shape):
+        return f"a group needs {shape.accelerator}, it has {', '.join(node.accelerators) or 'no GPU of a named sort'}"
     short = [
         f"{unit}: a group needs {need:g}, it has {have:g}"
         for unit, need, have in (("GPU", shape.gpus, node.gpus), ("CPU", shape.cpus, node.cpus))
@@ -128,14 +145,21 @@ def _refuse_nonsense(shape: TrialShape, want: int | None) -> None:
 
 def _gap(nodes: Sequence[NodeFree], workers: Mapping[str, int], shape: TrialShape) -> list[Problem]:
     """One problem for each resource that is short, or for the pieces that nodes are cut into when the sums would do."""
-    problems = []
+    sort, problems = shape.accelerator, []
+    all_nodes, nodes = nodes, [node for node in nodes if _has_the_sort(node, shape)]
+    if sort is not None and not nodes:
+        has = {name: sum(name in node.accelerators for node in all_nodes) for node in all_nodes for name in node.accelerators}
+        listed = ", ".join(f"{name} on {n} node{'s' if n != 1 else ''}" for name, n in sorted(has.items())) or "no GPU of a named sort"
+        got = f"{sort}{did_you_mean(sort, has)}; the cluster has {listed}"
+        return [Problem("cluster.accelerator", got, f"use one that it has, leave it out to take any, or add nodes with {sort}")]
+    whose = "the cluster has" if sort is None else f"the nodes with {sort} have"
     for key, need, have, unit in (
         ("gpus_per_worker", shape.gpus, sum(node.gpus for node in nodes), "GPU"),
         ("cpus_per_worker", shape.cpus, sum(node.cpus for node in nodes), "CPU"),
     ):
         if need > have + _ROUNDING:
             fix = f"lower cluster.workers or cluster.{key}, or add {need - have:g} {unit}"
-            got = f"a trial needs {need:g} {unit} ({shape}), the cluster has {have:g}: {need - have:g} short"
+            got = f"a trial needs {need:g} {unit} ({shape}), {whose} {have:g}: {need - have:g} short"
             problems.append(Problem(f"cluster.{key}", got, fix))
     if problems:
         return problems
@@ -146,8 +170,10 @@ def _gap(nodes: Sequence[NodeFree], workers: Mapping[str, int], shape: TrialShap
 
 
 def _why(nodes: Sequence[NodeFree], shape: TrialShape, want: int | None, fit: int, groups: int, spans: bool) -> str:
+    nodes = [node for node in nodes if _has_the_sort(node, shape)]
     cpus, gpus = sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)
-    place = f"{cpus:g} CPU" + (f" and {gpus:g} GPU" if gpus else "") + f" on {len(nodes)} node{'s' if len(nodes) != 1 else ''}"
+    place = f"{cpus:g} CPU" + (f" and {gpus:g} {shape.gpu_word}" if gpus else "")
+    place += f" on {len(nodes)} node{'s' if len(nodes) != 1 else ''}"
     text = f"{place} hold {fit} group{'s' if fit != 1 else ''} of {shape}"
     if spans:
         text += ", each over several nodes because none holds one whole"

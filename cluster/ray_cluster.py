@@ -18,7 +18,7 @@ from typing import Any
 import ray
 
 from cluster.auth import for_running_cluster, set_environment
-from cluster.placement import NodeFree, accelerator_of
+from cluster.placement import NodeFree, accelerators_of
 from tune.core.errors import Problem, UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -81,7 +81,7 @@ def nodes() -> list[NodeFree]:
                     name,
                     max(0.0, resources.get("CPU", 0) - held),
                     resources.get("GPU", 0),
-                    accelerator_of(resources),
+                    accelerators_of(resources),
                     None if now is None else now.get("CPU", 0),
                     None if now is None else now.get("GPU", 0),
                 )

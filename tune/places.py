@@ -51,7 +51,13 @@ def placed(spec: StudySpec, address: str | None, foreground: bool, resumes: bool
     `gpus_per_worker: auto` came to there when the study began: it does not go on without them because their nodes are away.
     """
     if foreground:
-        yield Place(1, 1, shape_of_trial(spec, look_at_nodes(spec, None)), "in this process, one trial at a time", _foreground_executor)
+        here = look_at_nodes(spec, None)
+        shape = shape_of_trial(spec, here)
+        if shape.accelerator is not None:
+            from cluster.placement import place
+
+            place(here, shape, 1)
+        yield Place(1, 1, shape, "in this process, one trial at a time", _foreground_executor)
         return
     from cluster.ray_cluster import connect, disconnect, nodes
 
@@ -110,9 +116,9 @@ def room_for(
 
 def shape_of_trial(spec: StudySpec, nodes: Sequence[NodeFree], gpus: float | None = None) -> TrialShape:
     """The trial's shape with `gpus_per_worker: auto` settled: `gpus` if given, else by what the cluster has."""
-    wanted = spec.cluster.gpus_per_worker
-    auto = gpus if gpus is not None else int(any(node.gpus >= 1 for node in nodes))
-    return TrialShape(spec.cluster.workers, spec.cluster.cpus_per_worker, auto if wanted == "auto" else wanted)
+    from cluster.placement import auto_gpus
+
+    return spec.cluster.shape(auto_gpus(nodes, spec.cluster.accelerator) if gpus is None else gpus)
 
 
 def look_at_nodes(spec: StudySpec, address: str | None) -> list[NodeFree]:
@@ -121,7 +127,8 @@ def look_at_nodes(spec: StudySpec, address: str | None) -> list[NodeFree]:
 
     address = address or spec.cluster.address
     if address == "local":
-        return [NodeFree("this machine", os.cpu_count() or 1, _n_gpus())]
+        sort = None if spec.cluster.accelerator is None else _sort_of_gpu()
+        return [NodeFree("this machine", os.cpu_count() or 1, _n_gpus(), () if sort is None else (sort,))]
     if "://" in address and not address.startswith("ray://"):  # the dashboard, from a machine that is no node
         from cluster.jobs import reach
 
@@ -139,6 +146,14 @@ def _n_gpus() -> int:
     import torch
 
     return torch.cuda.device_count()
+
+
+def _sort_of_gpu() -> str | None:
+    """As Ray would mark this machine."""
+    from ray._private.accelerators import get_accelerator_manager_for_resource
+
+    name: str | None = get_accelerator_manager_for_resource("GPU").get_current_node_accelerator_type()
+    return name
 
 
 class _Hosts:

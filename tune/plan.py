@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from cluster.placement import NodeFree, fits, place
+from cluster.placement import NodeFree, auto_gpus, fits, place
 from trainables.catalog import CATALOG, Entry, Estimate, estimated, load
 from tune.core import patch
 from tune.core.errors import Problem, UserError
@@ -229,16 +229,16 @@ def _concurrency(spec: StudySpec, nodes: Sequence[NodeFree] | None, missing: lis
 
 
 def _shape(spec: StudySpec, nodes: Sequence[NodeFree]) -> TrialShape:
-    gpus = spec.cluster.gpus_per_worker
-    per_worker = float(any(node.gpus >= 1 for node in nodes)) if gpus == "auto" else gpus
-    return TrialShape(spec.cluster.workers, spec.cluster.cpus_per_worker, per_worker)
+    return spec.cluster.shape(auto_gpus(nodes, spec.cluster.accelerator))
 
 
 def _nodes(spec: StudySpec, nodes: Sequence[NodeFree] | None) -> list[dict[str, Any]]:
     """What each node has and how many whole groups of this study's trials it holds, or why none."""
     if nodes is None:
         return []
-    return [{**asdict(fit.node), "groups": fit.groups, "workers": fit.workers, "why": fit.why} for fit in fits(nodes, _shape(spec, nodes))]
+    found = fits(nodes, _shape(spec, nodes))
+    more = [{"accelerators": list(fit.node.accelerators), "groups": fit.groups, "workers": fit.workers, "why": fit.why} for fit in found]
+    return [{**asdict(fit.node), **its} for fit, its in zip(found, more, strict=True)]
 
 
 def _node_lines(nodes: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -248,7 +248,7 @@ def _node_lines(nodes: Sequence[Mapping[str, Any]]) -> list[str]:
     lines = []
     for node in nodes:
         has = f"{node['cpus']:g} CPU" + (f", {node['gpus']:g} GPU" if node["gpus"] else "")
-        has += f" ({node['accelerator']})" if node["accelerator"] else ""
+        has += f" ({', '.join(node['accelerators'])})" if node["accelerators"] else ""
         if node["idle_cpus"] is not None and (node["idle_cpus"] < node["cpus"] or node["idle_gpus"] < node["gpus"]):
             has += f", idle now {node['idle_cpus']:g} CPU" + (f", {node['idle_gpus']:g} GPU" if node["gpus"] else "")
         holds = f"{node['groups']} group{'s' if node['groups'] != 1 else ''}" + (f" ({node['why']})" if node["why"] else "")

@@ -204,6 +204,20 @@ CASES: list[tuple[str, str, tuple[str, str, str]]] = [
         "cluster: {gpus_per_worker: 1.5}",
         ("study.yaml:6: cluster.gpus_per_worker", "1.5", "use auto, 0, a share below 1 or a whole number"),
     ),
+    (
+        "cluster: local",
+        "cluster: {accelerator: h100}",
+        ("study.yaml:6: cluster.accelerator", "h100", "use H100, which is how Ray spells it"),
+    ),
+    (
+        "cluster: local",
+        "cluster: {accelerator: H100, gpus_per_worker: 0.0}",
+        (
+            "study.yaml:6: cluster.accelerator",
+            "H100, while cluster.gpus_per_worker is 0: no worker would use one",
+            "remove it, or give workers a GPU",
+        ),
+    ),
     # trainable
     (
         "  kind: toy",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.placement import NodeFree, accelerator_of, fits
+from cluster.placement import NodeFree, accelerators_of, fits
 from tune.core.shape import TrialShape
 from tune.load import load_study
 from tune.plan import plan, plan_text
@@ -37,11 +37,11 @@ def test_a_node_whose_sums_would_do_says_that_its_pieces_do_not() -> None:
 
 
 def test_the_sort_of_gpu_is_read_from_what_ray_counts() -> None:
-    assert accelerator_of({"CPU": 8, "accelerator_type:A100": 1.0}) == "A100" and accelerator_of({"CPU": 8}) is None
+    assert accelerators_of({"CPU": 8, "accelerator_type:A100": 1.0}) == ("A100",) and accelerators_of({"CPU": 8}) == ()
 
 
 def test_plan_names_every_node_with_its_gpus_and_the_one_that_holds_no_group() -> None:
-    nodes = [NodeFree("a", 16, 8, "A100", 16, 4), NodeFree("b", 16, 2, "T4"), NodeFree("c", 8)]
+    nodes = [NodeFree("a", 16, 8, ("A100",), 16, 4), NodeFree("b", 16, 2, ("T4",)), NodeFree("c", 8)]
     loaded = load_study(SMOKE, ("cluster.workers=4", "cluster.gpus_per_worker=1"))
     planned = plan(loaded, nodes)
     assert [(node["name"], node["groups"]) for node in planned["nodes"]] == [("a", 2), ("b", 0), ("c", 0)]
@@ -49,3 +49,13 @@ def test_plan_names_every_node_with_its_gpus_and_the_one_that_holds_no_group() -
     assert "16 CPU, 8 GPU (A100), idle now 16 CPU, 4 GPU: 2 groups" in text
     assert "16 CPU, 2 GPU (T4): 0 groups (GPU: a group needs 4, it has 2)" in text
     assert "8 CPU: 0 groups (GPU: a group needs 4, it has 0)" in text
+
+
+def test_plan_says_which_nodes_have_another_sort_of_gpu() -> None:
+    nodes = [NodeFree("a", 16, 8, ("A100",)), NodeFree("b", 16, 2, ("T4",)), NodeFree("c", 8)]
+    planned = plan(load_study(SMOKE, ("cluster.accelerator=T4",)), nodes)
+    text = plan_text(planned)
+    assert planned["concurrency"]["slots"] == 2
+    assert "2 at a time: 16 CPU and 2 T4 GPU on 1 node hold 2 groups of 1 worker x 1 CPU, 1 T4 GPU" in text
+    assert "8 GPU (A100): 0 groups (a group needs T4, it has A100)" in text
+    assert "8 CPU: 0 groups (a group needs T4, it has no GPU of a named sort)" in text

@@ -45,6 +45,20 @@ def test_the_reason_names_what_the_cluster_holds():
     assert place([NodeFree("a", 2)], TrialShape(1, 1), None).why == "2 CPU on 1 node hold 2 groups of 1 worker x 1 CPU"
 
 
+MIXED = [NodeFree("a", 16, 4, ("A100", "A100-80G")), NodeFree("b", 16, 8, ("H100",)), NodeFree("c", 64)]
+
+
+def test_a_sort_of_gpu_is_served_by_its_nodes_alone():
+    found = place(MIXED, TrialShape(2, 1, 1, "H100"), None)
+    assert (found.groups, found.per_node) == (4, {"b": 8})
+    assert found.why == "16 CPU and 8 H100 GPU on 1 node hold 4 groups of 2 workers x 1 CPU, 1 H100 GPU"
+
+
+def test_a_node_may_be_marked_with_a_finer_sort():
+    assert place(MIXED, TrialShape(1, 1, 1, "A100-80G"), None).per_node == {"a": 4}
+    assert place(MIXED, TrialShape(1, 1, 1), None).groups == 12
+
+
 def refusal(nodes: list[NodeFree], shape: TrialShape, want: int | None = None) -> str:
     with pytest.raises(UserError) as caught:
         place(nodes, shape, want)
@@ -68,6 +82,18 @@ def test_workers_larger_than_any_node_are_refused_although_the_sums_would_do():
     text = refusal([NodeFree("a", 4), NodeFree("b", 4)], TrialShape(1, 6))
     assert text.startswith("cluster.workers\n")
     assert "a: 4 CPU 0 GPU, b: 4 CPU 0 GPU): 1 short" in text
+
+
+def test_a_sort_of_gpu_that_no_node_has_is_refused_with_those_that_there_are():
+    text = refusal(MIXED, TrialShape(1, 1, 1, "H200"))
+    assert text.startswith("cluster.accelerator\n")
+    assert "got: H200 (did you mean 'H100'?); the cluster has A100 on 1 node, A100-80G on 1 node, H100 on 1 node" in text
+    assert "use one that it has, leave it out to take any, or add nodes with H200" in text
+    assert "the cluster has no GPU of a named sort" in refusal([NodeFree("a", 64, 8)], TrialShape(1, 1, 1, "H200"))
+
+
+def test_too_few_of_a_sort_are_refused_although_others_would_do():
+    assert "a trial needs 6 GPU (6 workers x 1 CPU, 1 A100 GPU), the nodes with A100 have 4" in refusal(MIXED, TrialShape(6, 1, 1, "A100"))
 
 
 def test_an_empty_cluster_is_refused():

@@ -123,6 +123,7 @@ class WorkerGroup:
                 num_workers=shape.workers,
                 use_gpu=shape.gpus_per_worker > 0,
                 resources_per_worker=resources,
+                accelerator_type=shape.accelerator,
                 placement_strategy="PACK" if self._spans else "STRICT_PACK",
             ),
             run_config=RunConfig(

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, PlainSerializer, PlainValidator, PrivateAttr, field_validator
 
+from tune.core.accelerators import meant
 from tune.core.cost import Budget
 from tune.core.errors import UserError
 from tune.core.goal import Goal
@@ -22,6 +23,7 @@ from tune.core.metrics import MetricSet, Mode
 from tune.core.patch import PatchError, apply
 from tune.core.sampler_spec import Sampler, TpeSampler
 from tune.core.scheduler_spec import NoScheduler, Scheduler
+from tune.core.shape import TrialShape
 from tune.core.space import Space
 from tune.core.space_text import parse_space
 from tune.core.spec import Mistake, Outline, Part, outline_of, shown, validated
@@ -66,8 +68,24 @@ class ClusterPart(Part):
     gpus_per_worker: Literal["auto"] | Annotated[float, Field(ge=0, le=64)] = Field(
         default="auto", description="auto: 1 if the cluster has GPUs, else 0; or 0, a share below 1, or a whole number."
     )
+    accelerator: str | None = Field(
+        default=None, min_length=1, max_length=64, description="Sort of GPU that a trial needs, by Ray's name: H100; null: any."
+    )
     concurrency: int | None = Field(default=None, ge=1, le=100_000, description="Most trials at once; null: as many as fit.")
     max_retries: int = Field(default=2, ge=0, le=100, description="Times a trial is started again after a lost worker.")
+
+    def shape(self, auto_gpus: float) -> TrialShape:
+        """The shape of a trial; `auto_gpus` is what `gpus_per_worker: auto` comes to."""
+        gpus = auto_gpus if self.gpus_per_worker == "auto" else self.gpus_per_worker
+        return TrialShape(self.workers, self.cpus_per_worker, gpus, self.accelerator)
+
+    @field_validator("accelerator")
+    @classmethod
+    def _as_ray_spells_it(cls, name: str | None) -> str | None:
+        known = None if name is None else meant(name)
+        if known is not None:
+            raise ValueError(f"use {known}, which is how Ray spells it, got {name}")
+        return name
 
     @field_validator("gpus_per_worker")
     @classmethod

@@ -70,6 +70,12 @@ def _gpu_hours_can_be_used(budget: Budget, cluster: ClusterPart, kind: Kind) -> 
         yield Mistake(("budget", "gpu_hours"), got, "remove it, or give workers a GPU")
 
 
+def _accelerator_is_used(cluster: ClusterPart, kind: Kind) -> Iterator[Mistake]:
+    if cluster.accelerator is not None and cluster.gpus_per_worker == 0:
+        got = f"{cluster.accelerator}, while cluster.gpus_per_worker is 0: no worker would use one"
+        yield Mistake(("cluster", "accelerator"), got, "remove it, or give workers a GPU")
+
+
 def _metric_is_promised(metric: MetricPart | None, kind: Kind) -> Iterator[Mistake]:
     if metric is not None:
         yield from _objective_is_promised(metric.name, metric.mode, ("metric",), kind)
@@ -336,6 +342,7 @@ _RULES: tuple[tuple[tuple[str, ...], Callable[..., Iterator[Mistake]]], ...] = (
     (("budget", "scheduler"), _finalists_can_be_chosen),
     (("budget", "scheduler"), _median_has_others),
     (("budget", "cluster"), _gpu_hours_can_be_used),
+    (("cluster",), _accelerator_is_used),
     (("metric",), _metric_is_promised),
     (("objectives",), _objectives_are_promised),
     (("metric", "objectives", "scheduler"), _objectives_make_a_goal),
