@@ -231,7 +231,8 @@ def doomed(home: Path, rank: int, rendezvous: str) -> None:
 def keeping(home: Path, name: str) -> VlmPeftSpec:
     """The spec of a trial, `method/stage`, or of the same in one process, `method`."""
     method, _, stage = name.partition("/")
-    return spec_for(home, {"peft": PEFT["full"], "keep": {"method": method}}, STAGES.get(stage))
+    one_step = {"batch": 12}  # an epoch
+    return spec_for(home, {"peft": PEFT["full"], "keep": {"method": method}, **one_step}, STAGES.get(stage))
 
 
 def whole_trials(home: Path, rank: int, seen: dict[str, Any]) -> None:

@@ -29,7 +29,8 @@ N_ROWS = 20  # 12 to train on: two steps an epoch, the second smaller
 
 
 def spec_for(home: Path, fields: Mapping[str, Any], zero: Mapping[str, Any] | None) -> VlmPeftSpec:
-    return spec_of(home / "rows", batch=8, optim={"lr": 5e-3, "eps": 1e-6}, engine={"zero": zero, "accumulation": 2}, **fields)
+    settings = {"batch": 8, "optim": {"lr": 5e-3, "eps": 1e-6}, "engine": {"zero": zero, "accumulation": 2}}
+    return spec_of(home / "rows", **{**settings, **fields})
 
 
 def life(home: Path, name: str, spec: VlmPeftSpec, rank: int, **more: int) -> tuple[Ranked, dict[str, float]]:
