@@ -2,8 +2,8 @@
 
 At each size a tenth as many slots as trials, at most 1,000, so that the largest study has 1,000 trials open at once. Parts:
 
-    search      the real Search on slots of a virtual clock, its journal on a real disk, each event synced: what a report and a
-                suggestion take, journal, memory, replay; a process for each size (scale_search.py)
+    search      the real Search on slots of a virtual clock, its journal on a disk, each event synced: what a report and a
+                suggestion take of a CPU, journal, memory, replay; a process for each size (scale_search.py)
     tpe         our TPE beside Optuna's own: seconds a suggestion, the same draws (scale_search.py)
     simulate    `phasetune simulate` on a table of 500 curves (scale_program.py)
     look        `status`, `report`, `compare` and `resume` of what `search` left (scale_program.py)
