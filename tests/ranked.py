@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
 import tempfile
+import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -111,6 +113,8 @@ def ended(life: Callable[[], None]) -> int:
         try:
             life()
         finally:
+            traceback.print_exc()
+            sys.stderr.flush()
             os._exit(1)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 

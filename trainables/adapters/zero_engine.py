@@ -94,6 +94,11 @@ class ZeroEngine:
         )
         self.micro_batch: int = config["train_micro_batch_size_per_gpu"]
         parameters = [{key: group[key] for key in ("params", "lr", "weight_decay")} for group in groups]
+        # DeepSpeed sends parameters to the other ranks as bytes, which torch refuses of one without a dimension (CLIP's logit_scale)
+        self._scalars = frozenset(name for name, parameter in module.named_parameters() if parameter.dim() == 0)
+        for name in self._scalars:
+            parameter = module.get_parameter(name)
+            parameter.data = parameter.data.view(1)
         try:
             self._engine: Any = deepspeed.initialize(model=module, model_parameters=parameters, config=config)[0]
         except BaseException:  # out of memory, a stop: the next trial in this process starts clean
@@ -224,4 +229,5 @@ class ZeroEngine:
                 continue
             with self._whole(tensor):
                 if self._rank == 0:
-                    yield name, whole_fp32(tensor) if whole else tensor.detach().to("cpu", copy=True)
+                    shown = whole_fp32(tensor) if whole else tensor.detach().to("cpu", copy=True)
+                    yield name, shown.view(()) if whole and name in self._scalars else shown
