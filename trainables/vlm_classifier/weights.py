@@ -15,8 +15,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from trainables.hub_files import reachable
 from trainables.timm_cnn.spec import ModelSpec
-from trainables.timm_cnn.weights import _reachable, locate
+from trainables.timm_cnn.weights import locate
 from trainables.vlm_classifier.encoder_specs import TINY, EncoderSpec, TwoTowerSpec
 from tune.core.errors import Problem, UserError, did_you_mean
 
@@ -163,7 +164,7 @@ def _from_hub(where: str, name: str) -> Path:
     except (LocalEntryNotFoundError, OSError, ValueError):
         pass
     url = f"{constants.ENDPOINT}/{name}/resolve/main/config.json"
-    if constants.HF_HUB_OFFLINE or not _reachable(url):
+    if constants.HF_HUB_OFFLINE or not reachable(url):
         raise UserError(
             Problem(
                 where,

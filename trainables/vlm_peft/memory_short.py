@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from trainables.engine_spec import EngineSpec, micro_batch_of
+from trainables.out_of_memory import first_line, ran_out
 from trainables.vlm_peft.spec import VlmPeftSpec
 from tune.core.errors import FailTrial, RetryTrial
 from tune.core.ports import Answer, Decision, Outcome, Question, Reporter
@@ -31,12 +32,10 @@ def on_short_memory(spec: VlmPeftSpec, reporter: Reporter, attempt: Callable[[En
         watch = _Watch(reporter)
         try:
             return attempt(engine, watch)
-        except (torch.OutOfMemoryError, MemoryError) as error:
-            reason = _reason(error)
-        except RuntimeError as error:
-            if "can't allocate memory" not in str(error):
+        except (MemoryError, RuntimeError) as error:
+            if not ran_out(error):
                 raise
-            reason = _reason(error)
+            reason = first_line(error)
         micro = micro_batch_of(spec.batch, reporter.world_size, engine)
         if micro == 1:
             raise FailTrial("out_of_memory", f"one row at a time: {reason}; use a higher ZeRO stage, offload, or activation_checkpointing")
@@ -82,7 +81,3 @@ def _noted(workdir: Path) -> int:
     note = workdir / _NOTE
     record: dict[str, Any] = json.loads(note.read_text()) if note.exists() else {"halvings": 0}
     return int(record["halvings"])
-
-
-def _reason(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
