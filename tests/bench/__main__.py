@@ -82,7 +82,7 @@ def kept_outputs() -> None:
 
 
 def many_trials() -> None:
-    """(f) A study of 1,000, 3,000 and 10,000 trials, and how its costs grow."""
+    """(f) A study of 100, 1,000 and 10,000 trials, and how its costs grow."""
     print("\n(f) a study of 10,000 trials on 1,000 simulated slots")
     scale.measure()
 
