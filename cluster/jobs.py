@@ -24,7 +24,7 @@ from typing import Any
 import ray
 
 from cluster import auth
-from cluster.placement import NodeFree, accelerators_of
+from cluster.placement import NodeFree, node_of
 from tune.core.errors import Problem, UserError
 
 _ANSWER_WITHIN_S = 15.0
@@ -138,11 +138,7 @@ class Jobs:
 
     def nodes_free(self) -> list[NodeFree]:
         """The living nodes as placement sees them; what is idle there the dashboard does not say."""
-        return [
-            NodeFree(node.name, node.resources.get("CPU", 0), node.resources.get("GPU", 0), accelerators_of(node.resources))
-            for node in self.nodes()
-            if node.alive
-        ]
+        return [node_of(node.name, node.resources) for node in self.nodes() if node.alive]
 
     def hear(self, job_id: str, say: Say) -> JobState:
         """Pass on what the job prints until it ends. Raises OSError if the dashboard stays away for two minutes."""

@@ -15,13 +15,15 @@ from tune.core.shape import TrialShape
 
 _SLOTS_PER_GROUP = 1
 _MARK = "accelerator_type:"  # a resource of every node with such a device, of which a worker takes a thousandth
+_KEPT_MEMORY_GB = 0.001  # of every node: the actors that carry Tune's trials ask Ray for a byte each
 _ROUNDING = 1e-6  # CPUs and GPUs may be shares: 3 x 0.1 must fit 0.3
 
 
 @dataclass(frozen=True)
 class NodeFree:
-    """A node and the CPUs and GPUs that a study may use on it.
+    """A node and what a study may use on it.
 
+    memory_gb: main memory in GB (10^9 bytes) that Ray hands out there; None if it is not known.
     accelerators: the names of its sort of GPU, more than one if somebody marked it with a finer one (A100, A100-80G).
     idle_*: what nobody holds at this moment; None if it is not known.
     """
@@ -32,6 +34,7 @@ class NodeFree:
     accelerators: tuple[str, ...] = ()
     idle_cpus: float | None = None
     idle_gpus: float | None = None
+    memory_gb: float | None = None
 
 
 @dataclass(frozen=True)
@@ -65,9 +68,11 @@ def fits(nodes: Sequence[NodeFree], shape: TrialShape) -> list[Fit]:
     return found
 
 
-def accelerators_of(resources: Mapping[str, float]) -> tuple[str, ...]:
-    """The sort of a node's GPUs, such as A100, as Ray writes it among the node's resources."""
-    return tuple(sorted(name.removeprefix(_MARK) for name in resources if name.startswith(_MARK)))
+def node_of(name: str, resources: Mapping[str, float]) -> NodeFree:
+    """A node from what Ray counts there; the sort of its GPUs is in the names of resources, memory in bytes."""
+    sorts = tuple(sorted(key.removeprefix(_MARK) for key in resources if key.startswith(_MARK)))
+    memory = resources.get("memory")
+    return NodeFree(name, resources.get("CPU", 0), resources.get("GPU", 0), sorts, memory_gb=None if memory is None else memory / 1e9)
 
 
 def auto_gpus(nodes: Sequence[NodeFree], accelerator: str | None) -> float:
@@ -103,15 +108,22 @@ def _has_the_sort(node: NodeFree, shape: TrialShape) -> bool:
 def _workers_on(node: NodeFree, shape: TrialShape) -> int:
     if not _has_the_sort(node, shape):
         return 0
-    by_cpu = math.floor(node.cpus / shape.cpus_per_worker + _ROUNDING)
+    fit = math.floor(node.cpus / shape.cpus_per_worker + _ROUNDING)
+    if shape.memory_gb_per_worker is not None and node.memory_gb is not None:
+        fit = min(fit, math.floor(_memory_gb(node) / shape.memory_gb_per_worker + _ROUNDING))
     share = shape.gpus_per_worker
     if not share:
-        return by_cpu
+        return fit
     if share < 1:  # shares of one device: a worker never gets two halves of different devices
         by_gpu = math.floor(node.gpus + _ROUNDING) * math.floor(1 / share + _ROUNDING)
     else:
         by_gpu = math.floor(node.gpus / share + _ROUNDING)
-    return min(by_cpu, by_gpu)
+    return min(fit, by_gpu)
+
+
+def _memory_gb(node: NodeFree) -> float:
+    """What groups may have of a node's memory; no bound if it is not known."""
+    return math.inf if node.memory_gb is None else max(0.0, node.memory_gb - _KEPT_MEMORY_GB)
 
 
 def _short_of(node: NodeFree, shape: TrialShape, workers: int) -> str:
@@ -120,7 +132,7 @@ def _short_of(node: NodeFree, shape: TrialShape, workers: int) -> str:
         return f"a group needs {shape.accelerator}, it has {', '.join(node.accelerators) or 'no GPU of a named sort'}"
     short = [
         f"{unit}: a group needs {need:g}, it has {have:g}"
-        for unit, need, have in (("GPU", shape.gpus, node.gpus), ("CPU", shape.cpus, node.cpus))
+        for unit, need, have in (("GPU", shape.gpus, node.gpus), ("CPU", shape.cpus, node.cpus), ("GB", shape.memory_gb, _memory_gb(node)))
         if need > have + _ROUNDING
     ]
     if not short:
@@ -134,6 +146,8 @@ def _refuse_nonsense(shape: TrialShape, want: int | None) -> None:
         problems.append(Problem("cluster.workers", str(shape.workers), "give at least 1 worker"))
     if shape.cpus_per_worker <= 0:
         problems.append(Problem("cluster.cpus_per_worker", f"{shape.cpus_per_worker:g}", "give more than 0 CPUs"))
+    if shape.memory_gb_per_worker is not None and shape.memory_gb_per_worker <= 0:
+        problems.append(Problem("cluster.memory_gb_per_worker", f"{shape.memory_gb_per_worker:g}", "give more than 0 GB, or leave it out"))
     gpus = shape.gpus_per_worker
     if gpus < 0 or (gpus > 1 and gpus != math.floor(gpus)):
         problems.append(Problem("cluster.gpus_per_worker", f"{gpus:g}", "give 0, a share below 1, or a whole number"))
@@ -156,6 +170,7 @@ def _gap(nodes: Sequence[NodeFree], workers: Mapping[str, int], shape: TrialShap
     for key, need, have, unit in (
         ("gpus_per_worker", shape.gpus, sum(node.gpus for node in nodes), "GPU"),
         ("cpus_per_worker", shape.cpus, sum(node.cpus for node in nodes), "CPU"),
+        ("memory_gb_per_worker", shape.memory_gb, sum(_memory_gb(node) for node in nodes), "GB"),
     ):
         if need > have + _ROUNDING:
             fix = f"lower cluster.workers or cluster.{key}, or add {need - have:g} {unit}"
@@ -174,6 +189,11 @@ def _why(nodes: Sequence[NodeFree], shape: TrialShape, want: int | None, fit: in
     cpus, gpus = sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)
     place = f"{cpus:g} CPU" + (f" and {gpus:g} {shape.gpu_word}" if gpus else "")
     place += f" on {len(nodes)} node{'s' if len(nodes) != 1 else ''}"
+    if shape.memory_gb_per_worker is not None:
+        unknown = sum(node.memory_gb is None for node in nodes)
+        place += (
+            f" with {sum(_memory_gb(node) for node in nodes):.1f} GB" if not unknown else f" (memory of {unknown} not known, not counted)"
+        )
     text = f"{place} hold {fit} group{'s' if fit != 1 else ''} of {shape}"
     if spans:
         text += ", each over several nodes because none holds one whole"

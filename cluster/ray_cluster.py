@@ -11,14 +11,14 @@ import os
 import secrets
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import ray
 
 from cluster.auth import for_running_cluster, set_environment
-from cluster.placement import NodeFree, accelerators_of
+from cluster.placement import NodeFree, node_of
 from tune.core.errors import Problem, UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -76,16 +76,10 @@ def nodes() -> list[NodeFree]:
             name, resources = f"{node['NodeManagerHostname']}:{node['NodeID'][:6]}", node["Resources"]
             held = float(mine) if mine and node["NodeID"] == here else 0.0
             now = idle.get(node["NodeID"])
-            found.append(
-                NodeFree(
-                    name,
-                    max(0.0, resources.get("CPU", 0) - held),
-                    resources.get("GPU", 0),
-                    accelerators_of(resources),
-                    None if now is None else now.get("CPU", 0),
-                    None if now is None else now.get("GPU", 0),
-                )
-            )
+            whole = node_of(name, resources)
+            found.append(replace(whole, cpus=max(0.0, whole.cpus - held)))
+            if now is not None:
+                found[-1] = replace(found[-1], idle_cpus=now.get("CPU", 0), idle_gpus=now.get("GPU", 0))
     return sorted(found, key=lambda node: node.name)
 
 

@@ -249,6 +249,7 @@ def _node_lines(nodes: Sequence[Mapping[str, Any]]) -> list[str]:
     for node in nodes:
         has = f"{node['cpus']:g} CPU" + (f", {node['gpus']:g} GPU" if node["gpus"] else "")
         has += f" ({', '.join(node['accelerators'])})" if node["accelerators"] else ""
+        has += f", {node['memory_gb']:.1f} GB" if node["memory_gb"] is not None else ""
         if node["idle_cpus"] is not None and (node["idle_cpus"] < node["cpus"] or node["idle_gpus"] < node["gpus"]):
             has += f", idle now {node['idle_cpus']:g} CPU" + (f", {node['idle_gpus']:g} GPU" if node["gpus"] else "")
         holds = f"{node['groups']} group{'s' if node['groups'] != 1 else ''}" + (f" ({node['why']})" if node["why"] else "")

@@ -204,6 +204,7 @@ CASES: list[tuple[str, str, tuple[str, str, str]]] = [
         "cluster: {gpus_per_worker: 1.5}",
         ("study.yaml:6: cluster.gpus_per_worker", "1.5", "use auto, 0, a share below 1 or a whole number"),
     ),
+    ("cluster: local", "cluster: {memory_gb_per_worker: 0}", ("study.yaml:6: cluster.memory_gb_per_worker", "0", "use a number above 0")),
     (
         "cluster: local",
         "cluster: {accelerator: h100}",

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from cluster.placement import NodeFree, accelerators_of, fits
+from cluster.placement import NodeFree, fits, node_of
 from tune.core.shape import TrialShape
 from tune.load import load_study
 from tune.plan import plan, plan_text
 
 SMOKE = Path(__file__).resolve().parents[2] / "configs" / "studies" / "smoke.yaml"
-FOUR_GPUS = TrialShape(4, 1, 1)
+FOUR_GPUS = TrialShape(4, 1, 1, memory_gb_per_worker=8)
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,7 @@ FOUR_GPUS = TrialShape(4, 1, 1)
         (NodeFree("a", 16, 8), 2, ""),
         (NodeFree("b", 16, 2), 0, "GPU: a group needs 4, it has 2"),
         (NodeFree("c", 2, 8), 0, "CPU: a group needs 4, it has 2"),
+        (NodeFree("e", 4, 4, memory_gb=31), 0, "GB: a group needs 32, it has 30.999"),
         (NodeFree("d", 2, 1), 0, "GPU: a group needs 4, it has 1; CPU: a group needs 4, it has 2"),
     ],
 )
@@ -36,8 +37,10 @@ def test_a_node_whose_sums_would_do_says_that_its_pieces_do_not() -> None:
     assert fit.groups == 0 and fit.why == "its pieces: 3 of 4 workers of 1 CPU and 0.75 GPU fit"
 
 
-def test_the_sort_of_gpu_is_read_from_what_ray_counts() -> None:
-    assert accelerators_of({"CPU": 8, "accelerator_type:A100": 1.0}) == ("A100",) and accelerators_of({"CPU": 8}) == ()
+def test_the_sort_of_gpu_and_the_memory_are_read_from_what_ray_counts() -> None:
+    marked = {"CPU": 8, "GPU": 4, "memory": 64e9, "accelerator_type:A100-80G": 1.0, "accelerator_type:A100": 1.0, "node:10.0.0.1": 1.0}
+    assert node_of("a", marked) == NodeFree("a", 8, 4, ("A100", "A100-80G"), memory_gb=64)
+    assert node_of("b", {"CPU": 8}) == NodeFree("b", 8)
 
 
 def test_plan_names_every_node_with_its_gpus_and_the_one_that_holds_no_group() -> None:
@@ -59,3 +62,12 @@ def test_plan_says_which_nodes_have_another_sort_of_gpu() -> None:
     assert "2 at a time: 16 CPU and 2 T4 GPU on 1 node hold 2 groups of 1 worker x 1 CPU, 1 T4 GPU" in text
     assert "8 GPU (A100): 0 groups (a group needs T4, it has A100)" in text
     assert "8 CPU: 0 groups (a group needs T4, it has no GPU of a named sort)" in text
+
+
+def test_plan_counts_the_memory_of_nodes_where_it_is_known() -> None:
+    loaded = load_study(SMOKE, ("cluster.memory_gb_per_worker=6",))
+    planned = plan(loaded, [NodeFree("a", 16, memory_gb=25), NodeFree("b", 16, memory_gb=5)])
+    text = plan_text(planned)
+    assert "4 at a time: 32 CPU on 2 nodes with 30.0 GB hold 4 groups of 1 worker x 1 CPU, 6 GB" in text
+    assert "16 CPU, 5.0 GB: 0 groups (GB: a group needs 6, it has 4.999)" in text
+    assert "2 at a time: 2 CPU on 1 node (memory of 1 not known, not counted) hold 2 groups" in plan_text(plan(loaded, [NodeFree("a", 2)]))

@@ -17,7 +17,7 @@ def test_the_list_is_that_of_the_installed_ray() -> None:
     assert ray is not None and ray.origin is not None
     source = Path(ray.origin).parent / "util" / "accelerators" / "accelerators.py"
     rays = [
-        node.value.value
+        str(node.value.value)
         for node in ast.parse(source.read_text()).body
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
     ]

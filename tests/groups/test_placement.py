@@ -54,6 +54,12 @@ def test_a_sort_of_gpu_is_served_by_its_nodes_alone():
     assert found.why == "16 CPU and 8 H100 GPU on 1 node hold 4 groups of 2 workers x 1 CPU, 1 H100 GPU"
 
 
+def test_memory_bounds_the_groups_when_it_is_scarcest_and_a_byte_of_tunes_own_is_kept():
+    assert place([NodeFree("a", 64, memory_gb=9)], TrialShape(2, 1, memory_gb_per_worker=2), None).groups == 2
+    assert place([NodeFree("a", 64, memory_gb=8)], TrialShape(2, 1, memory_gb_per_worker=2), None).groups == 1
+    assert place([NodeFree("a", 64)], TrialShape(2, 1, memory_gb_per_worker=2), None).groups == 32
+
+
 def test_a_node_may_be_marked_with_a_finer_sort():
     assert place(MIXED, TrialShape(1, 1, 1, "A100-80G"), None).per_node == {"a": 4}
     assert place(MIXED, TrialShape(1, 1, 1), None).groups == 12
@@ -96,6 +102,12 @@ def test_too_few_of_a_sort_are_refused_although_others_would_do():
     assert "a trial needs 6 GPU (6 workers x 1 CPU, 1 A100 GPU), the nodes with A100 have 4" in refusal(MIXED, TrialShape(6, 1, 1, "A100"))
 
 
+def test_too_little_memory_is_refused_with_the_gap():
+    text = refusal([NodeFree("a", 64, memory_gb=5), NodeFree("b", 64, memory_gb=5)], TrialShape(2, 1, memory_gb_per_worker=16))
+    assert text.startswith("cluster.memory_gb_per_worker\n")
+    assert "a trial needs 32 GB (2 workers x 1 CPU, 16 GB), the cluster has 9.998: 22.002 short" in text
+
+
 def test_an_empty_cluster_is_refused():
     assert "the cluster has 0: 1 short" in refusal([], TrialShape(1, 1))
 
@@ -106,6 +118,7 @@ def test_an_empty_cluster_is_refused():
         (TrialShape(0, 1), None, "cluster.workers"),
         (TrialShape(1, 0), None, "cluster.cpus_per_worker"),
         (TrialShape(1, 1, 1.5), None, "cluster.gpus_per_worker"),
+        (TrialShape(1, 1, memory_gb_per_worker=0), None, "cluster.memory_gb_per_worker"),
         (TrialShape(1, 1), 0, "cluster.concurrency"),
     ],
 )

@@ -115,6 +115,8 @@ class WorkerGroup:
 
         shape = self.shape
         resources = {"CPU": shape.cpus_per_worker} | ({"GPU": shape.gpus_per_worker} if shape.gpus_per_worker else {})
+        if shape.memory_gb_per_worker is not None:
+            resources["memory"] = round(shape.memory_gb_per_worker * 1e9)
         trainer = _lean_trainer()(
             work,
             train_loop_config={"host": self.host, "generation": generation, "cpus_per_worker": shape.cpus_per_worker},

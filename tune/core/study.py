@@ -71,13 +71,16 @@ class ClusterPart(Part):
     accelerator: str | None = Field(
         default=None, min_length=1, max_length=64, description="Sort of GPU that a trial needs, by Ray's name: H100; null: any."
     )
+    memory_gb_per_worker: float | None = Field(
+        default=None, gt=0, le=100_000, description="GB of main memory that a node must have for one worker; null: not counted."
+    )
     concurrency: int | None = Field(default=None, ge=1, le=100_000, description="Most trials at once; null: as many as fit.")
     max_retries: int = Field(default=2, ge=0, le=100, description="Times a trial is started again after a lost worker.")
 
     def shape(self, auto_gpus: float) -> TrialShape:
         """The shape of a trial; `auto_gpus` is what `gpus_per_worker: auto` comes to."""
         gpus = auto_gpus if self.gpus_per_worker == "auto" else self.gpus_per_worker
-        return TrialShape(self.workers, self.cpus_per_worker, gpus, self.accelerator)
+        return TrialShape(self.workers, self.cpus_per_worker, gpus, self.accelerator, self.memory_gb_per_worker)
 
     @field_validator("accelerator")
     @classmethod
