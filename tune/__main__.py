@@ -25,6 +25,7 @@ STUDY = click.argument("study", type=click.Path(path_type=Path))
 STUDY_DIR = click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 SET = click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change a value of the study; may be given again.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object as the last line of the output.")
+_STATUS_LINES = 60  # more than a screen; a study may have thousands of trials
 
 
 class Program(click.Group):
@@ -192,8 +193,9 @@ def simulate(study: Path, table: Path, by_trial: bool, workers: int, storage: Pa
 
 @cli.command()
 @STUDY_DIR
+@click.option("--all", "show_all", is_flag=True, help="A line for every trial; default: what runs, the best, and the latest, 60 in all.")
 @JSON
-def status(directory: Path, as_json: bool) -> None:
+def status(directory: Path, show_all: bool, as_json: bool) -> None:
     """How the study in DIR stands, read from its journal; it may be running, on any machine.
 
     \b
@@ -201,7 +203,7 @@ def status(directory: Path, as_json: bool) -> None:
     """
     from tune.status import read_status
 
-    text, summary = read_status(directory)
+    text, summary = read_status(directory, None if show_all else _STATUS_LINES)
     click.echo(text)
     if as_json:
         click.echo(json.dumps(summary))

@@ -30,8 +30,11 @@ def read_fold(study_dir: Path) -> StudyFold:
     return fold
 
 
-def read_status(study_dir: Path) -> tuple[str, dict[str, Any]]:
-    """Text for people and the `--json` object. `state` is `running` while a driver holds the study, `open` after a kill."""
+def read_status(study_dir: Path, most: int | None = None) -> tuple[str, dict[str, Any]]:
+    """Text for people and the `--json` object. `state` is `running` while a driver holds the study, `open` after a kill.
+
+    most: so many lines of trials: those that run, the best one, the latest; default: all.
+    """
     fold = read_fold(study_dir)
     assert fold.goal is not None, "a study that has begun has a goal"
     metric = fold.goal.metric
@@ -46,7 +49,10 @@ def read_status(study_dir: Path) -> tuple[str, dict[str, Any]]:
     lines.append("")
     lines.append(f"  {'trial':<9} {'state':<9} {'step':>5} {metric:>18}  {'curve':<12}  {'time':>12}  point")
     now_s = time.time()
-    lines += ["  " + _row(trial, metric, fold.last_t, now_s) for trial in fold.trials.values()]
+    shown = _worth_a_line(fold, most)
+    lines += ["  " + _row(trial, metric, fold.last_t, now_s) for trial in shown]
+    if len(shown) < len(fold.trials):
+        lines.append(f"  {len(fold.trials) - len(shown)} more trials: --all shows them")
     return "\n".join(lines), summary
 
 
@@ -100,6 +106,18 @@ def steering_lines(fold: StudyFold, most: int = 5) -> list[str]:
         said = f"{event.who} asked {event.trial or 'the study'} to stop" if isinstance(event, StopAsked) else words(event)
         lines.append(f"  steered    {when}  {said}")
     return lines
+
+
+def _worth_a_line(fold: StudyFold, most: int | None) -> list[TrialView]:
+    """In the order of the study: what runs, the best, and of the others those that came last."""
+    trials = list(fold.trials.values())
+    if most is None or len(trials) <= most:
+        return trials
+    first = [t for t in trials if t.state in ("running", "waiting") or (fold.best is not None and t.trial == fold.best.trial)][:most]
+    named = {t.trial for t in first}
+    others = [t for t in trials if t.trial not in named]
+    kept = named | {t.trial for t in others[len(others) - (most - len(named)) :]}
+    return [t for t in trials if t.trial in kept]
 
 
 def _row(trial: TrialView, metric: str, now: float, now_s: float) -> str:
