@@ -129,3 +129,9 @@ def apart(ours: Path, theirs: Path) -> float:
     a, b = (load_file(folder / "work" / BEST) for folder in (ours, theirs))
     assert a.keys() == b.keys()
     return max(float((a[name] - b[name]).abs().max()) for name in a)
+
+
+def share_apart(ours: Path, theirs: Path, by: float) -> float:
+    """Share of the weights that two trials kept which differ by `by` or more."""
+    a, b = (load_file(folder / "work" / BEST) for folder in (ours, theirs))
+    return sum(int(((a[name] - b[name]).abs() >= by).sum()) for name in a) / sum(a[name].numel() for name in a)

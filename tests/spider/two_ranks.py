@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from tests.peft_methods.tiny import inputs, llava
 from tests.ranked import apart as trials_apart
-from tests.ranked import ended, import_before_a_fork, join, part, shared_folder
+from tests.ranked import ended, import_before_a_fork, join, part, share_apart, shared_folder
 from tests.spider.cases import KILLED, METHODS, TRIALS
 from tests.vlm_peft.cases import PEFT, write_rows
 from tests.vlm_peft.ranked_trials import N_ROWS, STAGES, answered, life, spec_for, trained
@@ -250,7 +250,8 @@ def whole_trials(home: Path, rank: int, seen: dict[str, Any]) -> None:
     for i, name in enumerate(TRIALS):
         if i % 2 == rank:
             seen[f"trial/{name}"]["export"] = answered(home, name, keeping(home, name))
-            seen[f"trial/{name}"]["apart"] = trials_apart(home / name, home / f"{name.split('/')[0]}-alone")
+            alone = home / f"{name.split('/')[0]}-alone"
+            seen[f"trial/{name}"] |= {"apart": trials_apart(home / name, alone), "share apart": share_apart(home / name, alone, 2e-5)}
 
 
 def on_engines(rank: int, seen: dict[str, Any]) -> None:
