@@ -26,7 +26,7 @@ def ranks() -> list[dict[str, Any]]:
 @pytest.mark.parametrize("case", COMPARED)
 def test_two_workers_train_what_one_does(ranks: list[dict[str, Any]], case: str) -> None:
     method = case.split("/")[0]
-    alone = next(rank[method]["metrics"] for rank in ranks if method in rank)
+    alone = next(rank[method] for rank in ranks if method in rank)
     seen = ranks[0][case]["metrics"]
     assert seen["test/loss"] == pytest.approx(alone["test/loss"], rel=1e-4) and seen["test/accuracy"] == alone["test/accuracy"]
     assert ranks[0][case]["apart"] < 2e-5
