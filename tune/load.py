@@ -53,6 +53,13 @@ class LoadedStudy:
     name: str
 
 
+def trained(kind: str) -> Problem | None:
+    """What is wrong with running a study of this kind, or None: `table` has results and nothing to train."""
+    if kind != "table":
+        return None
+    return Problem("trainable.kind", "table, which has results and no training", "use `phasetune simulate STUDY.yaml --table RESULTS.csv`")
+
+
 class CatalogKinds(Mapping[str, Kind]):
     """The kinds of `trainables.catalog`, whose specs are imported when asked for, and `table`, which has none."""
 

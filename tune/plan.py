@@ -25,7 +25,7 @@ from tune.core.shape import TrialShape
 from tune.core.space import Choose, Leaf, Param, extremes, misfit
 from tune.core.study import StudySpec
 from tune.core.study_rules import trial_length
-from tune.load import LoadedStudy
+from tune.load import LoadedStudy, trained
 from tune.plan_dollars import dollars, study_words
 from tune.plan_dollars import lines as dollar_lines
 from tune.plan_points import point_lines
@@ -39,7 +39,7 @@ def plan(loaded: LoadedStudy, nodes: Sequence[NodeFree] | None, catalog: Mapping
     """The plan as JSON. `nodes` None: the cluster was not asked, so concurrency and wall time stay null."""
     spec = loaded.spec
     entry = catalog.get(spec.kind)
-    missing: list[Problem] = []
+    missing = [problem for problem in [trained(spec.kind)] if problem is not None]
     points = _points(spec, entry, missing)
     trials = _n_trials(spec)
     ladder = _ladder(spec)

@@ -33,7 +33,7 @@ from tune.core.steer import Steering
 from tune.core.steer_requests import decode
 from tune.core.study import StudySpec
 from tune.live import View, open_view
-from tune.load import LoadedStudy, load_resolved
+from tune.load import LoadedStudy, load_resolved, trained
 from tune.places import Orders, Place, placed
 from tune.summary import as_json, as_text
 
@@ -245,6 +245,9 @@ def make_search(spec: StudySpec, rules: Rules, journal: JournalWriter) -> Search
 def _catalog_entry(spec: StudySpec) -> Any:
     from trainables.catalog import CATALOG
 
+    problem = trained(spec.kind)
+    if problem is not None:
+        raise UserError(problem)
     return CATALOG[spec.kind]
 
 

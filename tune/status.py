@@ -13,7 +13,7 @@ from tune.adapters.study_dir import is_running
 from tune.core.errors import Problem, UserError, did_you_mean
 from tune.core.fold import StudyFold, TrialView
 from tune.core.journal import ASKED, BUDGET, Ended, SessionStarted, StopAsked, StudyEnded, decode
-from tune.core.steer import listed
+from tune.core.steer import name_one_of
 from tune.core.steer_events import words
 from tune.live import sparkline
 from tune.logs import followed, ranks_of, wanted_ranks, written
@@ -50,7 +50,7 @@ def read_status(study_dir: Path, most: int | None = None) -> tuple[str, dict[str
     lines.append(f"  {'trial':<9} {'state':<9} {'step':>5} {metric:>18}  {'curve':<12}  {'time':>12}  point")
     now_s = time.time()
     shown = _worth_a_line(fold, most)
-    lines += ["  " + _row(trial, metric, fold.last_t, now_s) for trial in shown]
+    lines += ["  " + _row(trial, metric, fold.last_t, now_s, held or fold.ended is not None) for trial in shown]
     if len(shown) < len(fold.trials):
         lines.append(f"  {len(fold.trials) - len(shown)} more trials: --all shows them")
     return "\n".join(lines), summary
@@ -61,7 +61,7 @@ def trial_output(study_dir: Path, trial: str, follow: bool, rank: int | None, mo
     fold = read_fold(study_dir)
     if trial not in fold.trials:
         got = f"there is no trial '{trial}'{did_you_mean(trial, fold.trials)}"
-        raise UserError(Problem(f"{study_dir}: --trial", got, f"name one of {listed(fold.trials)}"))
+        raise UserError(Problem(f"{study_dir}: --trial", got, name_one_of(fold.trials)))
     folder = study_dir / "trials" / trial
     has_ended = ended_check(study_dir, trial)
     if not follow or has_ended():
@@ -120,7 +120,7 @@ def _worth_a_line(fold: StudyFold, most: int | None) -> list[TrialView]:
     return [t for t in trials if t.trial in kept]
 
 
-def _row(trial: TrialView, metric: str, now: float, now_s: float) -> str:
+def _row(trial: TrialView, metric: str, now: float, now_s: float, held: bool) -> str:
     values = [metrics[metric] for _, metrics in trial.curve if metric in metrics]
     value = trial.value if trial.value is not None else all_metrics(trial).get(metric)
     shown = f"{value:.4f}" if value is not None else ""
@@ -133,7 +133,8 @@ def _row(trial: TrialView, metric: str, now: float, now_s: float) -> str:
     tail += "  (pinned)" if trial.pinned and not trial.ended else ""
     if trial.state == "running" and trial.waiting:
         why = f"  waits {trial.waiting} ({_until(trial, now_s)})"
-    return f"{trial.trial:<9} {trial.state:<9} {step:>5} {shown:>18}  {sparkline(values):<12}  {spent:>12}  {tail}{why}"
+    state = trial.state if held or trial.state != "running" else "cut off"
+    return f"{trial.trial:<9} {state:<9} {step:>5} {shown:>18}  {sparkline(values):<12}  {spent:>12}  {tail}{why}"
 
 
 def _until(trial: TrialView, now_s: float) -> str:

@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from tests.check.kinds import STUDY, edited, load_text
+from tune.__main__ import cli
 from tune.check import check, resolved_text
 
 CURVE = """\
@@ -118,3 +120,24 @@ def test_a_table_study_is_noted_as_one_for_simulate(tmp_path: Path) -> None:
 def test_edited_studies_differ_from_the_sound_one_in_one_place() -> None:
     with pytest.raises(AssertionError, match="stands 0 times"):
         edited("nowhere", "x")
+
+
+@pytest.mark.slow
+def test_a_table_study_is_not_run_but_sent_to_simulate(tmp_path: Path) -> None:
+    study = tmp_path / "study.yaml"
+    study.write_text(
+        "study: {name: a}\nmetric: {name: x, mode: max}\nbudget: {trials: 3}\ntrainable: {kind: table}\nspace: {a.b: {int: [1, 9]}}\n"
+    )
+    found = CliRunner().invoke(cli, ["run", str(study), "--storage", str(tmp_path / "studies")])
+    assert found.exit_code == 2 and "use `phasetune simulate STUDY.yaml --table RESULTS.csv`" in found.output + found.stderr
+    assert not (tmp_path / "studies").exists()
+    assert "missing      trainable.kind" in CliRunner().invoke(cli, ["plan", str(study)]).output
+
+
+def test_a_file_or_a_folder_of_studies_in_place_of_a_study_is_named_as_such(tmp_path: Path) -> None:
+    (tmp_path / "a-1").mkdir()
+    (tmp_path / "a-1" / "journal.jsonl").write_text("")
+    said = CliRunner().invoke(cli, ["status", str(tmp_path)])
+    assert said.exit_code == 2 and f"such as {tmp_path / 'a-1'}" in said.output + said.stderr
+    said = CliRunner().invoke(cli, ["status", str(tmp_path / "a-1" / "journal.jsonl")])
+    assert said.exit_code == 2 and "got: a file" in said.output + said.stderr

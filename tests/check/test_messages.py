@@ -25,7 +25,11 @@ CASES: list[tuple[str, str, tuple[str, str, str]]] = [
     (
         "study: {name: demo, seed: 42}",
         "study: {name: ../demo, seed: 42}",
-        ("study.yaml:1: study.name", '"../demo" (text)', "use text that matches ^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"),
+        (
+            "study.yaml:1: study.name",
+            '"../demo" cannot name a folder',
+            "use 1 to 64 of the letters a to z, digits, _ and -, the first a letter or a digit (--storage says where it lies)",
+        ),
     ),
     (
         "study: {name: demo, seed: 42}",

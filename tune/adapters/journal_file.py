@@ -29,11 +29,17 @@ def read_lines(path: Path) -> Iterator[str]:
                 if line.endswith("\n"):
                     yield line
     except FileNotFoundError:
-        raise UserError(
-            Problem(str(path.parent), "no journal.jsonl there", "name a study directory, such as studies/quickstart-1")
-        ) from None
+        raise UserError(Problem(str(path.parent), "no journal.jsonl there", _name_a_study(path.parent))) from None
+    except NotADirectoryError:
+        raise UserError(Problem(str(path.parent), "a file", _name_a_study(path.parent.parent))) from None
     except OSError as error:
         raise UserError(Problem(str(path), f"it cannot be read: {error.strerror}", "mend the permissions or the path")) from None
+
+
+def _name_a_study(folder: Path) -> str:
+    """The newest studies that lie in the folder, or an example."""
+    journals = sorted(folder.glob(f"*/{NAME}"), key=lambda journal: journal.stat().st_mtime) if folder.is_dir() else []
+    return "name a study directory, such as " + (", ".join(str(j.parent) for j in journals[:-4:-1]) or "studies/quickstart-1")
 
 
 def read_entries(study_dir: Path) -> Iterator[Entry]:

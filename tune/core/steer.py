@@ -219,7 +219,7 @@ class Steering:
         view = self._fold.trials.get(trial)
         if view is None:
             hint = did_you_mean(trial, self._fold.trials)
-            raise UserError(Problem(f"--trial {trial}", f"there is no trial '{trial}'{hint}", f"name one of {listed(self._fold.trials)}"))
+            raise UserError(Problem(f"--trial {trial}", f"there is no trial '{trial}'{hint}", name_one_of(self._fold.trials)))
         return view
 
     def _going_on(self, trial: str) -> TrialView:
@@ -235,9 +235,13 @@ def _shown(value: float | None) -> str:
     return "no limit" if value is None else f"{value:g}"
 
 
+def name_one_of(trials: Iterable[str]) -> str:
+    """What to do when a trial was named that is not there."""
+    names = list(trials)
+    return f"name one of {listed(names)}" if names else "there is none yet: wait for the first, which `phasetune status` shows"
+
+
 def listed(trials: Iterable[str], most: int = 30) -> str:
     """Names of trials, the last `most` of them."""
     names = list(trials)
-    if not names:
-        return "none yet"
     return (f"... ({len(names) - most} earlier), " if len(names) > most else "") + ", ".join(names[-most:])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
@@ -33,10 +34,17 @@ class StudyPart(Part):
     """What the study is called, and the seed of everything random in it."""
 
     name: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$",
         description="Names the folder and the MLflow experiment: letters, digits, _ and -.",
     )
     seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Seed of sampler, scheduler, splits and trials.")
+
+    @field_validator("name")
+    @classmethod
+    def _names_a_folder(cls, name: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name):
+            rule = "use 1 to 64 of the letters a to z, digits, _ and -, the first a letter or a digit (--storage says where it lies)"
+            raise ValueError(f'"{name}" cannot name a folder; {rule}')
+        return name
 
 
 class MetricPart(Part):
