@@ -74,8 +74,18 @@ class Row:
         return not self.broken and self.right == self.asked and self.nodes == 2 and all(cost.kept for cost in self.costs)
 
 
-def play(machines: Machines, case: Case, folder: Path, whole: Sequence[Entry] | None, working_dir: Path = ROOT) -> tuple[Row, list[Entry]]:
-    """The case from submission to its last trial, and its journal. whole: the undisturbed study's; None: it is not compared with one."""
+def play(
+    machines: Machines,
+    case: Case,
+    folder: Path,
+    whole: Sequence[Entry] | None,
+    working_dir: Path = ROOT,
+    away_s: tuple[float, float] = (REPLACED_AFTER_S, REPLACED_AFTER_S),
+) -> tuple[Row, list[Entry]]:
+    """The case from submission to its last trial, and its journal. whole: the undisturbed study's; None: it is not compared with one.
+
+    away_s: after which the worker's node and the driver's are replaced.
+    """
     spec = load_study(ROOT / case.study).spec
     assert spec.budget.trials is not None
     begun, blows, killed = time.monotonic(), list[Blow](), list[tuple[str, int]]()
@@ -85,11 +95,11 @@ def play(machines: Machines, case: Case, folder: Path, whole: Sequence[Entry] | 
             sent.until_reported(n_ended=0)
             nodes = sent.nodes_of_group()
             if case.kills:
-                for n_ended, which in ((1, "a worker's node"), (2, "the driver's node")):
+                for n_ended, which, away in ((1, "a worker's node", away_s[0]), (2, "the driver's node", away_s[1])):
                     sent.until_reported(n_ended)
-                    blows.append(sent.blow(REPLACED_AFTER_S))
+                    blows.append(sent.blow(away))
                     killed.append((which, len(blows[-1].before)))
-                    _kill_and_replace(machines, sent, of_driver=which == "the driver's node")
+                    _kill_and_replace(machines, sent, which == "the driver's node", away)
             sent.to_the_end()
         except AssertionError as error:
             return Row(case, spec.budget.trials, killed=tuple(killed), broken=str(error)), []
@@ -104,7 +114,7 @@ def play(machines: Machines, case: Case, folder: Path, whole: Sequence[Entry] | 
     return row, past
 
 
-def _kill_and_replace(machines: Machines, sent: Sent, of_driver: bool) -> None:
+def _kill_and_replace(machines: Machines, sent: Sent, of_driver: bool, away_s: float) -> None:
     at = machines.node_with(sent.driver())
     [other] = [i for i in machines.living_nodes() if i != at]
     machines.kill_node(at if of_driver else other)
@@ -112,7 +122,7 @@ def _kill_and_replace(machines: Machines, sent: Sent, of_driver: bool) -> None:
     if of_driver and sent.way == "ray job submit":
         sent.wait_for_the_job()
         sent.start()  # a resume now; it finds one node
-    time.sleep(max(0.0, REPLACED_AFTER_S - (time.monotonic() - struck)))
+    time.sleep(max(0.0, away_s - (time.monotonic() - struck)))
     machines.add()
 
 
