@@ -29,6 +29,7 @@ from tune.yaml_file import Document, Place, dotted, read
 
 CLUSTERS_DIR = Path(__file__).resolve().parents[1] / "configs" / "clusters"
 FROM_SET, FROM_DEFAULT = "--set", "default"
+_IN_LIST = re.compile(r"\.\d+$")  # the end of `first.0`
 _CLUSTER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _SECTIONS = tuple(StudySpec.model_fields)
 _OWN_CHECK: dict[str, Any] = {
@@ -106,6 +107,7 @@ class _Draft:
     def __init__(self, document: Document, kinds: Mapping[str, Kind], clusters_dir: Path):
         self.name, self.kinds, self.clusters_dir = document.name, kinds, clusters_dir
         self.problems = list(document.problems)
+        self.unread = {where for problem in document.problems for where in (problem.where, _IN_LIST.sub("", problem.where))}
         self.origins: dict[Place, str] = {place: f"{document.name}:{line}" for place, line in document.lines.items()}
         if not isinstance(document.value, dict):
             if not self.problems:
@@ -264,7 +266,9 @@ class _Draft:
     # -- places ------------------------------------------------------------------------------------------------------------------
 
     def _add(self, mistakes: Any) -> None:
-        self.problems += [Problem(self._where(mistake.path), mistake.got, mistake.fix) for mistake in mistakes]
+        """Nothing is said of a value that could not be read, nor of the list it stands in."""
+        found = [Problem(self._where(mistake.path), mistake.got, mistake.fix) for mistake in mistakes]
+        self.problems += [problem for problem in found if problem.where not in self.unread]
 
     def _where(self, place: Place) -> str:
         origin = self._nearest(place)

@@ -31,7 +31,7 @@ def wanted_ranks(folder: Path, trial: str, rank: int | None) -> list[int]:
     """All ranks, or the one asked for. Raises UserError if there is nothing of it."""
     ranks = ranks_of(folder)
     if not ranks:
-        fix = "wait until it has started, or look at the terminal: in the foreground output is not kept"
+        fix = "wait until it has started; a trial that printed nothing has none, and one in the foreground printed to the terminal"
         raise UserError(Problem(f"--trial {trial}", "no output of its workers is kept here", fix))
     if rank is not None and rank not in ranks:
         raise UserError(Problem(f"--rank {rank}", f"no output of rank {rank}", f"use one of {', '.join(map(str, ranks))}"))

@@ -27,7 +27,7 @@ WAIT = click.option(
 
 @click.command()
 @DIR
-@click.option("--trial", metavar="ID", help="Stop this trial only, such as t0007; its checkpoint is kept.")
+@click.option("--trial", metavar="ID", help="Stop this trial only, such as t0007; what it has saved is kept.")
 @WAIT
 def stop(directory: Path, trial: str | None, wait_s: float) -> None:
     """Stop the running study in DIR in order, or one trial of it, at its next report.

@@ -43,6 +43,16 @@ CASES: list[tuple[str, str, tuple[str, str, str]]] = [
     ),
     (
         "budget: {trials: 32}",
+        "budget: {trials: .inf}",  # and nothing about the stand-in for it
+        ("study.yaml:3: budget.trials", ".inf", "use a finite number"),
+    ),
+    (
+        "{float: [1e-6, 1e-3], log: true}",
+        "{float: [1e-6, .nan], log: true}",
+        ("study.yaml:13: space.optim.lr.float.1", ".nan", "use a finite number"),
+    ),
+    (
+        "budget: {trials: 32}",
         "budget: {}",
         ("study.yaml:3: budget", "no limit", "give at least one of trials, wall_hours, gpu_hours, usd"),
     ),

@@ -105,6 +105,12 @@ def test_the_same_metric_in_the_other_direction_is_not_a_common_objective(tmp_pa
         compare_studies([a, b], None, None)
 
 
+def test_a_study_named_twice_is_refused(tmp_path: Path) -> None:
+    a = write(tmp_path / "a-1", events_of("a", 20))
+    with pytest.raises(UserError, match="named 2 times"):
+        compare_studies([a, tmp_path / "." / "a-1"], None, None)
+
+
 def test_a_named_metric_decides_and_the_page_says_that_it_was_not_searched_for(tmp_path: Path) -> None:
     a = write(tmp_path / "a-1", events_of("a", 20, seed=1))
     b = write(tmp_path / "b-1", events_of("b", 20, seed=2))

@@ -121,7 +121,7 @@ def test_logs_of_an_unknown_trial_name_those_there_are_and_a_foreground_has_none
     unknown = ask("logs", running.dir, "--trial", "t0009")
     assert unknown.code == 2 and "there is no trial 't0009'" in unknown.err and "name one of t0000" in unknown.err
     none = ask("logs", running.dir, "--trial", "t0000")
-    assert none.code == 2 and "in the foreground output is not kept" in none.err
+    assert none.code == 2 and "one in the foreground printed to the terminal" in none.err
 
 
 @pytest.mark.parametrize("command", ["stop", "pause", "continue", "set", "pin", "clone", "add", "logs"])

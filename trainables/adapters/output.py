@@ -71,12 +71,12 @@ class _Log:
     def rotate_if_due(self) -> None:
         """Begin a new file for the process's output if this one is long."""
         if self._size(self._paths[0]) > self.limits.size_bytes:
-            aside = self._paths[0].stat()
-            self._put_aside[aside.st_ino] = aside.st_size
             for younger, older in zip(self._paths[-2::-1], self._paths[:0:-1], strict=True):
                 with contextlib.suppress(FileNotFoundError):
                     younger.replace(older)
             _point_to(self.open())
+            aside = self._paths[1].stat()  # now: what the process printed until here belongs to it
+            self._put_aside[aside.st_ino] = aside.st_size
         for path in self._paths[1:]:
             with contextlib.suppress(FileNotFoundError):
                 found = path.stat()

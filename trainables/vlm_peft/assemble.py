@@ -28,7 +28,7 @@ import torch
 
 from trainables.cache_home import cache_home
 from trainables.torchvision_ops import ensure_torchvision_ops
-from trainables.vlm_peft.assemble_parts import Language, Vision, language_of, vision_of
+from trainables.vlm_peft.assemble_parts import Language, Vision, language_of, require_packages, vision_of
 from trainables.vlm_peft.assemble_spec import ASSEMBLIES, PREFIX, Assembly
 from trainables.vlm_peft.spec import ModelSpec, VlmPeftSpec
 from tune.core.errors import Problem, StopStudy, UserError, did_you_mean
@@ -94,6 +94,7 @@ def whole_folder(name: str) -> Path | None:
         assembly = ASSEMBLIES[name.removeprefix(PREFIX)]
         said = repr((VERSION, assembly, [(part, _version(part)) for part in _SOURCES]))
         key = hashlib.sha256(said.encode()).hexdigest()[:16]
+        require_packages(assembly)  # before anything is said
         return _kept(
             f"{name.removeprefix(PREFIX)}-{key}", f"{name}: putting it together, once, a minute or two", lambda to: write(assembly, to)
         )

