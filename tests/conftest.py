@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import gc
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+# One thread each, for what tests start too: of several that share a core, those that wait for another spin in its way, and a test
+# takes five times as long. Before torch is imported.
+os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 WHOLLY_SLOW = re.compile(r"^pytestmark = .*pytest\.mark\.slow", re.MULTILINE)
 

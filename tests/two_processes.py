@@ -17,7 +17,7 @@ TIMEOUT_S = 600
 def seen_by_two_ranks(module: str) -> list[dict[str, Any]]:
     """`python -m module RANK RENDEZVOUS OUT.json` for both ranks at once; what rank 0 and rank 1 saw."""
     with tempfile.TemporaryDirectory() as folder:
-        environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo0" if sys.platform == "darwin" else "lo", "OMP_NUM_THREADS": "1"}
+        environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo0" if sys.platform == "darwin" else "lo"}
         outs = [Path(folder, f"rank{rank}.json") for rank in (0, 1)]
         logs = [Path(folder, f"rank{rank}.log") for rank in (0, 1)]
         processes = [

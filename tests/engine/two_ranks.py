@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainables.adapters.engine import Engine, open_engine
+from trainables.adapters.zero_engine import warm_deepspeed
 from trainables.engine_spec import AdamSpec, AdamWSpec, EngineSpec, SgdSpec, ZeroSpec
 from tune.core.errors import FailTrial
 
@@ -260,6 +261,11 @@ def main() -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=2)
+    warm_deepspeed("cpu")
+    import deepspeed.runtime.zero.muon.muon_optimizer  # noqa: F401 - as its stages do when they are first opened
+
+    gc.collect()
+    gc.freeze()  # an engine's end walks all objects, and what is imported by now stays
     here = Rank(rank)
     seen: dict[str, Any] = {}
     for optimizer in OPTIMIZERS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -102,7 +103,8 @@ def test_a_study_that_is_steered_killed_and_resumed_does_all_that_was_asked(runn
     assert ask("report", study_dir).code == 0
     page = (study_dir / "report" / "report.md").read_text()
     assert "paused the study" in page and "| t0000-c1 | t0000 | pruned: stopped by the user" in page
-    assert "People stepped in while" in said(ask("compare", study_dir, study_dir))
+    twin = shutil.copytree(study_dir, study_dir.with_name("twin-1"))
+    assert "People stepped in while" in said(ask("compare", study_dir, twin))
     late = ask("set", study_dir, "--trials", "9")
     assert late.code == 2 and "it is done" in late.err
 

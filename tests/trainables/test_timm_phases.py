@@ -25,14 +25,6 @@ THREE = {"count": 3, "per_class": 3}
 N_CLASSES = 3
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)  # networks this small lose by more
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_pictures(tmp_path_factory.mktemp("pictures") / "three")
@@ -197,7 +189,6 @@ def test_preflight_shows_the_phases_and_refuses_classes_that_are_too_small(pictu
 
 
 def two_ranks(rank: int, folder: str, meeting: str, fields: dict[str, Any]) -> None:
-    torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
     run = reporter(Path(folder) / f"rank{rank}")
     run.rank, run.world_size = rank, 2

@@ -157,7 +157,6 @@ def test_accumulation_and_an_uneven_last_batch_give_the_plain_losses(pictures: P
 
 
 def two_ranks(rank: int, folder: str, meeting: str, fields: dict[str, Any]) -> None:
-    torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
     run = FakeReporter(Path(folder) / f"rank{rank}", METRICS)
     run.rank, run.world_size = rank, 2

@@ -91,8 +91,13 @@ def end_of(error: BaseException, workdir: Path) -> End:
 
 
 def free_memory() -> None:
-    """Give back what the last trial left: cycles, and the GPU allocator's cache if torch is loaded."""
+    """Give back what the last trial left: cycles, and the GPU allocator's cache if torch is loaded.
+
+    What lives after the first trial are imported modules, which stay: later collections need not walk them.
+    """
     gc.collect()
+    if not gc.get_freeze_count():
+        gc.freeze()
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         torch.cuda.empty_cache()
