@@ -28,13 +28,18 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist, which looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All tests with Ray in one process, so that there is one Ray; the others by file, so that what a file sets up is set up once.
+    """All tests with Ray in one process, so that there is one Ray, all of the architecture in one that parses the source once; the
+    others by file, so that what a file sets up is set up once.
 
     The long ones first: then both processes are busy to the end.
     """
     for item in items:
-        with_ray = item.get_closest_marker("ray") is not None
-        item.add_marker(pytest.mark.xdist_group("ray" if with_ray else item.path.relative_to(item.config.rootpath).as_posix()))
+        place = item.path.relative_to(item.config.rootpath)
+        if item.get_closest_marker("ray"):
+            place = Path("ray")
+        elif place.parent.name == "architecture":
+            place = place.parent
+        item.add_marker(pytest.mark.xdist_group(place.as_posix()))
     items.sort(key=lambda item: 0 if item.get_closest_marker("ray") else 1 if item.get_closest_marker("slow") else 2)
 
 

@@ -19,7 +19,7 @@ def test_a_kill_at_any_event_changes_no_suggestion_and_no_decision(sampler: str,
     run(whole, RULES, sampler=sampler, multivariate=multivariate)
     rng = random.Random(0)
     n = len(whole.kept)
-    for kill_at in [*sorted(rng.sample(range(1, n), 12)), n - 1]:
+    for kill_at in [*sorted(rng.sample(range(1, n), 6)), n - 1]:
         store = MemoryStore(dies_after=kill_at)
         with pytest.raises(Killed):
             run(store, RULES, sampler=sampler, multivariate=multivariate)
