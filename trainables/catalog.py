@@ -62,6 +62,8 @@ class Estimate:
     peak_memory_bytes: int | None = None
     seconds: float | None = None
     usd: float | None = None
+    auto: str | None = None
+    """What settings that are `auto` become, in words."""
 
 
 @dataclass(frozen=True)

@@ -111,7 +111,7 @@ class EngineSpec(_Spec):
 
     @model_validator(mode="after")
     def _fp16_needs_a_stage(self) -> EngineSpec:
-        if self.precision == "fp16" and self.zero is not None and self.zero.stage == 0:
+        if self.precision == "fp16" and isinstance(self.zero, ZeroSpec) and self.zero.stage == 0:
             # seen in 0.19.8: its optimizer for this case ignores the clip norm and takes other steps than plain training
             raise ValueError("precision: fp16 at zero stage: 0 does not train as it should in DeepSpeed; leave zero out, or set stage: 1")
         return self

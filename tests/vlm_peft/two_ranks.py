@@ -18,6 +18,7 @@ from tests.ranked import apart, ended, import_before_a_fork, join, part
 from tests.vlm_peft.cases import write_rows
 from tests.vlm_peft.ranked_cases import ALONE, CASES, KILLED
 from tests.vlm_peft.ranked_trials import N_ROWS, STAGES, answered, life, spec_for, trained
+from trainables.vlm_peft import settle
 from trainables.vlm_peft.spec import VlmPeftSpec
 
 # Zhou et al.'s four methods, and the sentiment of MVSA as the report D trains LLaVA on it. No dropout where one process is compared.
@@ -61,6 +62,7 @@ def main() -> None:
     for i, method in enumerate(ALONE):
         if i % 2 == rank:
             _, seen[method] = life(home, f"{method}-alone", spec_for(home, METHODS[method], None), 0, world_size=1)
+    seen["auto"] = by_memory(home, rank)
     part()
     for i, name in enumerate(CASES):
         if i % 2 == rank:
@@ -69,6 +71,14 @@ def main() -> None:
         if method in ALONE:
             seen[name]["apart"] = apart(home / name, home / f"{method}-alone")
     out.write_text(json.dumps(seen))
+
+
+def by_memory(home: Path, rank: int) -> dict[str, Any]:
+    """A trial whose engine is left to memory, of which rank 0 has none."""
+    settle.room_bytes = lambda device, world_size: 0.0 if rank == 0 else 1e15
+    spec = spec_for(home, {**METHODS["lora"], "engine": {"micro_batch": "auto", "zero": "auto"}}, None)
+    _, metrics = life(home, "auto", spec, rank)
+    return {"engine": json.loads((home / "auto" / "work" / "engine.json").read_text()), "metrics": metrics}
 
 
 def doomed(home: Path, spec: VlmPeftSpec, rank: int, rendezvous: str) -> None:

@@ -16,6 +16,7 @@ from trainables.peft_methods.anatomy import under
 from trainables.peft_methods.build import Adapted, build
 from trainables.peft_methods.count import counted, meta_model
 from trainables.peft_methods.method_specs import LayerRange
+from trainables.vlm_peft.engine_choice import on_cards, settlements
 from trainables.vlm_peft.memory import Peak, Shape, peak
 from trainables.vlm_peft.model import context_of, load_config, refusal, settled
 from trainables.vlm_peft.spec import ModelSpec, VlmPeftSpec
@@ -25,14 +26,19 @@ _STEPS = 100_000  # AdaLoRA wants a length of training; it changes no size
 
 
 def estimate(spec: VlmPeftSpec, workers: int = 1) -> Estimate:
-    """Parameters and peak memory of one worker of a trial. Raises UserError for a model or a method that cannot be had."""
+    """Parameters and peak memory of one worker of a trial, of an open engine the least it can do with.
+
+    Raises UserError for a model or a method that cannot be had.
+    """
     adapted, config = on_meta(spec)
     count = counted(adapted)
     try:
-        memory: int | None = peak_of(spec, adapted, config, workers).total
+        *_, sparest = settlements(spec, workers, on_gpu=True)
+        memory: int | None = peak_of(sparest, adapted, config, workers).total
+        auto = on_cards(spec, workers, lambda one: peak_of(one, adapted, config, workers).total)
     except UserError:  # a batch that does not divide: said by `check`
-        memory = None
-    return Estimate(trainable_parameters=count.trainable, total_parameters=count.total, peak_memory_bytes=memory)
+        memory = auto = None
+    return Estimate(trainable_parameters=count.trainable, total_parameters=count.total, peak_memory_bytes=memory, auto=auto)
 
 
 def on_meta(spec: VlmPeftSpec) -> tuple[Adapted, Any]:

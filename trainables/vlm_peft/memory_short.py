@@ -17,6 +17,7 @@ import torch
 
 from trainables.engine_spec import EngineSpec, micro_batch_of
 from trainables.out_of_memory import first_line, ran_out
+from trainables.vlm_peft.settle import settled_spec
 from trainables.vlm_peft.spec import VlmPeftSpec
 from tune.core.errors import FailTrial, RetryTrial
 from tune.core.ports import Answer, Decision, Outcome, Question, Reporter
@@ -26,6 +27,7 @@ _NOTE = "halvings.json"
 
 def on_short_memory(spec: VlmPeftSpec, reporter: Reporter, attempt: Callable[[EngineSpec, Reporter], Outcome]) -> Outcome:
     """`attempt` with the engine as the spec has it, or with as many halvings as this trial has needed so far."""
+    spec = settled_spec(spec, reporter)
     while True:
         halvings = _noted(reporter.workdir)
         engine = halved(spec, reporter.world_size, halvings)
@@ -49,7 +51,7 @@ def on_short_memory(spec: VlmPeftSpec, reporter: Reporter, attempt: Callable[[En
 
 def halved(spec: VlmPeftSpec, workers: int, halvings: int) -> EngineSpec:
     """The engine after so many halvings of the micro-batch, none of them below one row."""
-    engine = spec.engine
+    engine: EngineSpec = spec.engine
     for _ in range(halvings):
         micro = micro_batch_of(spec.batch, workers, engine)
         share = next((factor for factor in range(2, micro + 1) if micro % factor == 0), 1)

@@ -12,7 +12,8 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from trainables.engine_spec import EngineSpec
+from trainables.auto_engine import AutoEngineSpec
+from trainables.engine_spec import ZeroSpec
 from trainables.peft_methods.fits import peft_problems
 from trainables.peft_methods.spec import PeftSpec
 from trainables.spider.skills import SKILL_METRICS, SKILL_PREFIXES
@@ -184,7 +185,9 @@ class VlmPeftSpec(_Part):
         default="last", description="Which step's validation metrics are the trial's result: the last, or the kept one's."
     )
     baseline: bool = Field(default=False, description="Evaluate the pretrained model, untouched, before the search.")
-    engine: EngineSpec = Field(default_factory=EngineSpec, description="Precision, ZeRO stage, accumulation, activation checkpointing.")
+    engine: AutoEngineSpec = Field(
+        default_factory=AutoEngineSpec, description="Precision, ZeRO stage, accumulation, activation checkpointing."
+    )
 
     @model_validator(mode="after")
     def _one_length(self) -> VlmPeftSpec:
@@ -215,7 +218,7 @@ class VlmPeftSpec(_Part):
         if self.model.quantize != "none":
             if self.peft.method == "full" or self.peft.vision == "tuned":
                 raise ValueError(f"model.quantize: {self.model.quantize} with whole parts trained; use an adapter method and frozen vision")
-            if self.engine.zero is not None and self.engine.zero.stage == 3:
+            if isinstance(self.engine.zero, ZeroSpec) and self.engine.zero.stage == 3:
                 raise ValueError(f"model.quantize: {self.model.quantize} with zero stage 3, which cannot split such weights; use stage 2")
             if self.model.tiny_family is not None:
                 raise ValueError(f"model.quantize: {self.model.quantize} with {self.model.name}, which is small; set it to none")

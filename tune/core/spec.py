@@ -117,6 +117,12 @@ def explained(error: ValidationError, data: Any, outline: Outline) -> list[Mista
     for one, path in located:
         if path in misspelt:
             continue  # told once, at the key as it is written
+        if (
+            one["type"] == "literal_error"
+            and isinstance(one.get("input"), Mapping)
+            and len([p for _, p in located if p[: len(path)] == path]) > 1
+        ):
+            continue  # a mapping was meant to be the mapping among the alternatives, no word
         joined.setdefault(path, []).append(_explain(one, one.get("input"), outline, path, _names_at(path[:-1], data, outline)))
     mistakes = []
     for path, texts in joined.items():
