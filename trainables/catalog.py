@@ -62,8 +62,8 @@ class Estimate:
     peak_memory_bytes: int | None = None
     seconds: float | None = None
     usd: float | None = None
-    auto: str | None = None
-    """What settings that are `auto` become, in words."""
+    note: str | None = None
+    """What a reader must know besides, such as what settings that are `auto` become."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ CATALOG: dict[str, Entry] = {
         predict="trainables.vlm_classifier.export:predict",
         preflight="trainables.vlm_classifier.preflight:look",
         estimate="trainables.vlm_classifier.estimate:estimate",
-        estimates=("trainable_parameters", "total_parameters"),
+        estimates=("trainable_parameters", "total_parameters", "peak_memory_bytes"),
         fits="trainables.fits:batch_splits",
         axes={"epoch": "total_epochs"},
     ),

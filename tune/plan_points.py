@@ -81,5 +81,5 @@ def _line(title: str, point: Mapping[str, Any], settings: str) -> str:
     cost = "-" if point["usd"] is None else f"${point['usd']:.2f}"
     seconds = "-" if point["seconds"] is None else clock(point["seconds"])
     settings += "".join(f"  breaks the limit on {name} by {amount:.0%}" for name, amount in point["breaks"].items())
-    auto = "" if point["auto"] is None else f"\n      auto: {point['auto']}"
-    return f"    {title:<9}  {counts:<32}  {memory:<11}  {seconds:<11}  {cost:<7}  {settings}".rstrip() + auto
+    note = "" if point["note"] is None else f"\n      {point['note']}"
+    return f"    {title:<9}  {counts:<32}  {memory:<11}  {seconds:<11}  {cost:<7}  {settings}".rstrip() + note

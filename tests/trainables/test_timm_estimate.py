@@ -11,7 +11,8 @@ torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.slow
 
 from tests.trainables.pictures import write_pictures  # noqa: E402
-from trainables.timm_cnn.estimate import estimate, kept_bytes  # noqa: E402
+from trainables.meta_memory import kept_bytes  # noqa: E402
+from trainables.timm_cnn.estimate import estimate  # noqa: E402
 from trainables.timm_cnn.model import build  # noqa: E402
 from trainables.timm_cnn.spec import TimmCnnSpec  # noqa: E402
 from tune.core.errors import UserError  # noqa: E402
@@ -51,8 +52,8 @@ def test_what_is_kept_for_the_backward_is_the_same_without_computing_it(depth: s
     real, _ = build(spec, n_classes=3, seed=0)
     with torch.device("meta"):
         meta, _ = build(spec, n_classes=3, seed=0, with_weights=False)
-    computed = kept_bytes(real.train(), torch.rand(8, 3, 64, 64))
-    told = kept_bytes(meta.train(), torch.empty(8, 3, 64, 64, device="meta"))
+    computed = kept_bytes(real, lambda: real.train()(torch.rand(8, 3, 64, 64)))
+    told = kept_bytes(meta, lambda: meta.train()(torch.empty(8, 3, 64, 64, device="meta")))
     assert told == pytest.approx(computed, rel=0.05)
 
 
@@ -83,6 +84,8 @@ def test_a_size_that_the_network_does_not_take_is_refused(pictures: Path) -> Non
         estimate(tiny(pictures, model=fixed, image_size=224, stress=[100]))
 
 
-def test_data_that_are_not_there_are_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="nowhere"):
-        estimate(tiny(tmp_path / "nowhere"))
+def test_where_the_data_are_not_here_the_rest_is_counted_and_the_reader_is_told(tmp_path: Path, pictures: Path) -> None:
+    found = estimate(tiny(tmp_path / "nowhere"))
+    assert found.note is not None and "the data are not here" in found.note
+    assert found.total_parameters == (estimate(tiny(pictures)).total_parameters or 0) - 97, "one class fewer, of 96 features"
+    assert estimate(tiny(pictures)).note is None

@@ -67,17 +67,19 @@ def test_a_count_beside_auto_and_a_batch_that_does_not_divide_are_refused(rows: 
 def test_plan_is_told_what_becomes_of_it_on_each_card(rows: Path) -> None:
     needed = {"8 rows at once": 60, "4 rows at once": 40, "2 rows at once": 30, "1 row at once": 20}
     told = on_cards(spec_of(rows, batch=8, engine={"micro_batch": "auto"}), 1, lambda one: needed[words(one, 1)] * 2**30)
-    assert told == "16 GB: does not fit; 24 GB: 1 row at once; 40 GB: 2 rows at once; 48 GB: 4 rows at once; 80|141 GB: 8 rows at once"
+    assert (
+        told == "auto: 16 GB: does not fit; 24 GB: 1 row at once; 40 GB: 2 rows at once; 48 GB: 4 rows at once; 80|141 GB: 8 rows at once"
+    )
 
 
 def test_plan_shows_it_in_a_line_of_its_own() -> None:
-    point = asdict(Estimate(1, 10, 2**30, auto="24 GB: 1 row at once")) | {
+    point = asdict(Estimate(1, 10, 2**30, note="auto: 24 GB: 1 row at once")) | {
         "role": "base",
         "point": {},
         "trainable_share": 0.1,
         "breaks": {},
     }
-    [_, with_it], [_, without] = point_lines([point]), point_lines([point | {"auto": None}])
+    [_, with_it], [_, without] = point_lines([point]), point_lines([point | {"note": None}])
     assert with_it == f"{without}\n      auto: 24 GB: 1 row at once"
 
 

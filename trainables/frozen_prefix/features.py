@@ -28,6 +28,8 @@ from tune.core.errors import FailTrial
 VERSION = 1  # part of every key: raise it when a section of some model computes differently
 _RESIDENT_BYTES = 1 << 28  # arrays up to this size are held on the device
 _LOOKED_AT = 2  # rows that are computed twice before anything is kept
+BATCH_ROWS = 32
+"""Rows whose outputs are computed at once."""
 _ALONE_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}  # of the largest value; other kernels sum otherwise
 
 Loader = Callable[[NDArray[np.int64], Collection[str]], Batch]  # rows, names of the streams that read them -> their raw inputs
@@ -96,7 +98,7 @@ def keep(
     load: Loader,
     device: torch.device,
     dtype: torch.dtype = torch.float32,
-    batch_rows: int = 32,
+    batch_rows: int = BATCH_ROWS,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Kept:
     """The outputs at `frontier`, of which those that no process has computed yet are computed now, by modules that are on `device`.

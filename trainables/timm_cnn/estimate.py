@@ -11,49 +11,38 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
-from typing import Any
+from functools import lru_cache, partial
 
 import torch
-from torch import nn
 
 from trainables.adapters.engine import switch_on_checkpointing
 from trainables.catalog import Estimate
 from trainables.data.sources import open_table
 from trainables.data.spec import DataSpec
 from trainables.engine_spec import SgdSpec, micro_batch_of
+from trainables.meta_memory import kept_bytes, largest_pair_bytes
 from trainables.timm_cnn.images import EVAL_BATCH
 from trainables.timm_cnn.model import FineTuned, build, optimizer_spec
 from trainables.timm_cnn.spec import TimmCnnSpec
 from tune.core.errors import FailTrial, Problem, UserError
 
 _FP32_BYTES = 4
+_STAND_IN = 2
 
 
 def estimate(spec: TimmCnnSpec) -> Estimate:
-    """Parameters and peak memory of a trial. Raises UserError for data, a model or an image size that cannot be had."""
-    module = _on_meta(spec, _n_classes(spec.data))
+    """Parameters and peak memory of a trial. Raises UserError for a model or an image size that cannot be had.
+
+    Where the data are not here, which their preflight says, the last layer is taken to have `_STAND_IN` outputs.
+    """
+    n_classes, note = _n_classes(spec.data), None
+    if n_classes is None:
+        n_classes, note = _STAND_IN, f"counted with {_STAND_IN} classes, since the data are not here"
+    module = _on_meta(spec, n_classes)
     parameters = list(module.parameters())
     total, trained = sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad)
     memory = None if spec.engine.zero is not None else _peak_memory_bytes(spec, module, trained)
-    return Estimate(trainable_parameters=trained, total_parameters=total, peak_memory_bytes=memory)
-
-
-def kept_bytes(module: nn.Module, images_B3HW: torch.Tensor) -> int:
-    """What autograd keeps of a forward for the backward, weights and buffers left out. Each storage counts once."""
-    own = {tensor.untyped_storage()._cdata for tensor in (*module.parameters(), *module.buffers())}
-    kept: dict[int, torch.UntypedStorage] = {}
-
-    def note(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in own:
-            kept[storage._cdata] = storage  # held, or its place would be given to another
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        result = module(images_B3HW)
-    del result
-    return sum(storage.nbytes() for storage in kept.values())
+    return Estimate(trainable_parameters=trained, total_parameters=total, peak_memory_bytes=memory, note=note)
 
 
 def _on_meta(spec: TimmCnnSpec, n_classes: int) -> FineTuned:
@@ -77,15 +66,16 @@ def _peak_memory_bytes(spec: TimmCnnSpec, module: FineTuned, trained: int) -> in
     for size_px in sorted({phase.resolution_px for phase in spec.phase_list}):
         module.train()
         images = _pictures(micro_batch, size_px)
+        run = partial(module, images)
         with _refused_sizes(spec, size_px):
-            kept, working = kept_bytes(module, images), _largest_pair_bytes(module, images)
+            kept, working = kept_bytes(module, run), largest_pair_bytes(module, run)
         of_forward = (kept + working) // (2 if half else 1) + images.numel() * _FP32_BYTES
         peaks.append(fixed + of_gradients + of_optimizer + of_forward)
     for size_px in sorted({*spec.stress, *(phase.resolution_px for phase in spec.phase_list)}):
         module.eval()
         images = _pictures(EVAL_BATCH, size_px)
         with _refused_sizes(spec, size_px):
-            working = _largest_pair_bytes(module, images)
+            working = largest_pair_bytes(module, partial(module, images))
         peaks.append(fixed + of_optimizer + working // (2 if half else 1) + images.numel() * _FP32_BYTES)
     copies = sum(p.numel() for p in module.parameters()) * 2 if half else 0
     return max(peaks) + copies
@@ -101,25 +91,6 @@ def _pictures(n: int, size_px: int) -> torch.Tensor:
     return torch.empty(n, 3, size_px, size_px, device="meta")
 
 
-def _largest_pair_bytes(module: nn.Module, images_B3HW: torch.Tensor) -> int:
-    """Input and output of the layer where both together are largest, no gradients kept."""
-    largest = 0
-
-    def look(_: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        nonlocal largest
-        tensors = [value for value in (*inputs, output) if isinstance(value, torch.Tensor)]
-        largest = max(largest, sum(value.numel() * value.element_size() for value in tensors))
-
-    hooks = [part.register_forward_hook(look) for part in module.modules() if not list(part.children())]
-    try:
-        with torch.no_grad():
-            module(images_B3HW)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return largest
-
-
 @contextmanager
 def _refused_sizes(spec: TimmCnnSpec, size_px: int) -> Iterator[None]:
     """A size that the network does not take (a transformer's fixed patches, more strides than pixels) is the user's mistake."""
@@ -132,6 +103,9 @@ def _refused_sizes(spec: TimmCnnSpec, size_px: int) -> Iterator[None]:
 
 
 @lru_cache(maxsize=8)
-def _n_classes(data: DataSpec) -> int:
-    """Of a plan's many points, the data are looked at once."""
-    return len(open_table(data).classes)
+def _n_classes(data: DataSpec) -> int | None:
+    """None where the data cannot be read. Of a plan's many points, they are looked at once."""
+    try:
+        return len(open_table(data).classes)
+    except UserError:
+        return None

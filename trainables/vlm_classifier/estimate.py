@@ -1,30 +1,42 @@
-"""What a trial trains and what is kept of it, without weights, pixels or a device: the model is made of shapes alone.
+"""What a trial trains, needs, and keeps of its encoder, without weights, pixels or a device: the model is made of shapes alone.
 
-Parameters are exact. A checkpoint that is not here is taken by its published shape where that is known. Memory and time are not said.
+Parameters are exact. A checkpoint that is not here is taken by its published shape where that is known. Memory is that of tensors in one
+worker that does the whole batch, at the worst moment: while the frozen part is computed once, in a step (weights, gradients, optimiser
+state, what autograd keeps, the two largest tensors of the forward), or in evaluation. Weights are held in fp32; half precision is taken to
+halve activations and to add a copy of what is trained. Left out is what torch takes itself. Under ZeRO it depends on workers and is not
+said; neither is time.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from trainables.adapters.engine import switch_on_checkpointing
 from trainables.catalog import Estimate
+from trainables.engine_spec import micro_batch_of
+from trainables.frozen_prefix.features import BATCH_ROWS
 from trainables.frozen_prefix.frontier import Frontier
+from trainables.meta_memory import kept_bytes, largest_pair_bytes
 from trainables.torchvision_ops import ensure_torchvision_ops
 from trainables.vlm_classifier.build import adapters, frontier_of, last_sections
 from trainables.vlm_classifier.encoder import open_encoder
 from trainables.vlm_classifier.encoder_specs import EncoderSpec
+from trainables.vlm_classifier.evaluate import EVAL_BATCH
 from trainables.vlm_classifier.head import Classifier, Head
 from trainables.vlm_classifier.spec import VlmClassifierSpec
 from trainables.vlm_classifier.weights import Weights, encoder_weights
 from trainables.vlm_data.open import open_rows
 from trainables.vlm_data.spec import VlmDataSpec
-from tune.core.errors import UserError
+from tune.core.errors import FailTrial, UserError
 
+_FP32_BYTES = 4
 _STEPS = 100_000  # a length of training, where a method wants one; it changes no size
 
 
@@ -43,25 +55,23 @@ class Saving:
 
 
 def estimate(spec: VlmClassifierSpec) -> Estimate:
-    """Parameters of a trial, trained and all. Raises UserError for a model or targets that cannot be had."""
-    module, _ = _on_meta(spec, n_classes(spec))
+    """Parameters and peak memory of a trial. Raises UserError for a model or targets that cannot be had."""
+    module, encoder = _on_meta(spec, n_classes(spec))
     parameters = list(module.parameters())
+    total = sum(p.numel() for p in parameters)
     trained = 0 if spec.mode == "zero_shot" else sum(p.numel() for p in parameters if p.requires_grad)
-    return Estimate(trainable_parameters=trained, total_parameters=sum(p.numel() for p in parameters))
+    memory = None if spec.engine.zero is not None else _peak_memory_bytes(spec, module, encoder, trained)
+    return Estimate(trainable_parameters=trained, total_parameters=total, peak_memory_bytes=memory)
 
 
 def saving(spec: VlmClassifierSpec) -> Saving:
     """What `cache` does for this spec."""
     module, encoder = _on_meta(spec, 2)
-    chain = encoder.chain(spec.streams)
+    chain = module.chain
+    assert chain is not None
     module.train()
     frontier = frontier_of(spec, chain)
-    side = encoder.picture.size_px
-    tokens = encoder.sample_tokens()
-    batch: dict[str, Any] = {  # without a mask, which transformers would look into
-        "pixels": torch.zeros(1, 3, side, side, device="meta"),
-        "ids": torch.zeros(1, tokens, dtype=torch.long, device="meta"),
-    }
+    batch = _batch(encoder, 1)
     module.requires_grad_(False)  # the frontier is known; torch's counter would look for gradients
     with torch.no_grad():
         with FlopCounterMode(display=False) as counted:
@@ -73,6 +83,54 @@ def saving(spec: VlmClassifierSpec) -> Saving:
             chain.run({**batch, **kept})
     size = sum(value.numel() * (4 if spec.engine.precision == "fp32" else 2) for value in kept.values())
     return Saving(frontier, total - counted.get_total_flops(), total, size)
+
+
+def _peak_memory_bytes(spec: VlmClassifierSpec, module: Classifier, encoder: Any, trained: int) -> int:
+    chain = module.chain
+    assert chain is not None
+    shrink = 1 if spec.engine.precision == "fp32" else 2
+    weights = _bytes_of(module)
+    if spec.mode == "zero_shot":
+        return weights + largest_pair_bytes(module, partial(chain.run, _batch(encoder, EVAL_BATCH))) // shrink
+    if spec.engine.activation_checkpointing:
+        with suppress(FailTrial):  # said by the trial
+            switch_on_checkpointing(module)
+    module.train()
+    peaks = []
+    places = {} if spec.cache.use == "off" else dict(frontier_of(spec, chain).places)
+    n_step, batches = micro_batch_of(spec.batch, 1, spec.engine), {}
+    for n_rows in (n_step, EVAL_BATCH):
+        with torch.no_grad():
+            batches[n_rows] = {**_batch(encoder, n_rows), **chain.run_to(_batch(encoder, n_rows), places)}
+    if any(places.values()):
+        peaks.append(weights + largest_pair_bytes(module, partial(chain.run_to, _batch(encoder, BATCH_ROWS), places)) // shrink)
+        chain.cut(places)
+        if spec.whole_encoder_frozen:
+            weights = _bytes_of(module.head)  # the rest is let go of
+    state = trained * (_FP32_BYTES * (1 + _moments(spec)) + (2 if shrink == 2 else 0))
+    step = partial(module, **batches[n_step])
+    peaks.append(weights + state + (kept_bytes(module, step) + largest_pair_bytes(module, step)) // shrink)
+    module.eval()
+    peaks.append(weights + state + largest_pair_bytes(module, partial(module, **batches[EVAL_BATCH])) // shrink)
+    return max(peaks)
+
+
+def _batch(encoder: Any, n_rows: int) -> dict[str, Any]:
+    """Raw inputs as shapes, without a mask, which transformers would look into."""
+    side = encoder.picture.size_px
+    return {
+        "pixels": torch.zeros(n_rows, 3, side, side, device="meta"),
+        "ids": torch.zeros(n_rows, encoder.sample_tokens(), dtype=torch.long, device="meta"),
+    }
+
+
+def _bytes_of(module: nn.Module) -> int:
+    return sum(tensor.numel() * _FP32_BYTES for tensor in (*module.parameters(), *module.buffers()))
+
+
+def _moments(spec: VlmClassifierSpec) -> int:
+    """Values that the optimiser keeps for each trained one."""
+    return 2 if spec.optim.kind != "sgd" else int(spec.optim.momentum != 0)
 
 
 def n_classes(spec: VlmClassifierSpec) -> int:

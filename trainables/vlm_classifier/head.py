@@ -98,6 +98,11 @@ class Classifier(nn.Module):
                 module.eval()
         return self
 
+    @property
+    def chain(self) -> Chain | None:
+        """The encoder's sections; None once it is let go of."""
+        return self._chain
+
     def drop_encoder(self) -> None:
         """Let go of an encoder of which everything is kept."""
         self.encoder = self._chain = None

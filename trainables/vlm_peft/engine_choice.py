@@ -37,7 +37,7 @@ def on_cards(spec: VlmPeftSpec, workers: int, needed_bytes: Callable[[VlmPeftSpe
     for card in CARDS_GB:
         fitting = next((one for one, needed in needs if needed <= card * 2**30 * ROOM_SHARE), None)
         said.setdefault("does not fit" if fitting is None else words(fitting, workers), []).append(str(card))
-    return "; ".join(f"{'|'.join(cards)} GB: {text}" for text, cards in said.items())
+    return "auto: " + "; ".join(f"{'|'.join(cards)} GB: {text}" for text, cards in said.items())
 
 
 def words(spec: VlmPeftSpec, workers: int) -> str:

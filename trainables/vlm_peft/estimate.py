@@ -35,10 +35,10 @@ def estimate(spec: VlmPeftSpec, workers: int = 1) -> Estimate:
     try:
         *_, sparest = settlements(spec, workers, on_gpu=True)
         memory: int | None = peak_of(sparest, adapted, config, workers).total
-        auto = on_cards(spec, workers, lambda one: peak_of(one, adapted, config, workers).total)
+        note = on_cards(spec, workers, lambda one: peak_of(one, adapted, config, workers).total)
     except UserError:  # a batch that does not divide: said by `check`
-        memory = auto = None
-    return Estimate(trainable_parameters=count.trainable, total_parameters=count.total, peak_memory_bytes=memory, auto=auto)
+        memory = note = None
+    return Estimate(trainable_parameters=count.trainable, total_parameters=count.total, peak_memory_bytes=memory, note=note)
 
 
 def on_meta(spec: VlmPeftSpec) -> tuple[Adapted, Any]:
