@@ -6,6 +6,7 @@ Each benchmark compares two things in one run on one machine. Figures are printe
     make bench ARGS="--only a,e"  # (a) no-op trials (b) a 16-trial CNN study (c) one trial and a plain loop (d) ZeRO memory (e) journal
                                   # (f) 10,000 trials
                                   # (k) a head search with frozen outputs kept
+                                  # (t) a multimodal trial and Hugging Face's Trainer
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from tests.bench import frozen_prefix_bench, journal_bench, leased, plain_loop, scale, stock_nested
+from tests.bench import frozen_prefix_bench, journal_bench, leased, plain_loop, scale, stock_nested, trainer_bench
 
 CNN_POINTS = [{"optim.lr": lr, "batch": batch} for lr in (1e-4, 3e-4, 1e-3, 3e-3) for batch in (16, 32, 64, 128)]
 CNN = {
@@ -81,6 +82,16 @@ def kept_outputs() -> None:
     row("seconds of a trial after the first", found["computed_seconds"] / found["trials"], found["further_kept_seconds"])
 
 
+def beside_trainer() -> None:
+    """(t) A multimodal trial beside Hugging Face's Trainer."""
+    found = trainer_bench.measure()
+    say("(t) LoRA on a LLaVA of random weights (32 million), fp32, 8 rows a step", ("", "Trainer + peft", "trial", "trial / Trainer"))
+    for name in ("samples_per_second", "tokens_per_second"):
+        row(name.replace("_", " "), found["trainer"][name], found["trial"][name], found["speed_ratio"])
+    mb = [found[side]["peak_memory_bytes"] / 2**20 for side in ("trainer", "trial")]
+    row("peak memory MB", mb[0], mb[1], mb[1] / mb[0])
+
+
 def many_trials() -> None:
     """(f) A study of 100, 1,000 and 10,000 trials, and how its costs grow."""
     print("\n(f) a study of 10,000 trials on 1,000 simulated slots")
@@ -95,6 +106,7 @@ ALL: dict[str, Callable[[], None]] = {
     "e": journal,
     "f": many_trials,
     "k": kept_outputs,
+    "t": beside_trainer,
 }
 
 
