@@ -85,7 +85,7 @@ def kept_outputs() -> None:
 def beside_trainer() -> None:
     """(t) A multimodal trial beside Hugging Face's Trainer."""
     found = trainer_bench.measure()
-    say("(t) LoRA on a LLaVA of random weights (32 million), fp32, 8 rows a step", ("", "Trainer + peft", "trial", "trial / Trainer"))
+    say("(t) LoRA on a LLaVA of random weights (26 million), fp32, 8 rows a step", ("", "Trainer + peft", "trial", "trial / Trainer"))
     for name in ("samples_per_second", "tokens_per_second"):
         row(name.replace("_", " "), found["trainer"][name], found["trial"][name], found["speed_ratio"])
     mb = [found[side]["peak_memory_bytes"] / 2**20 for side in ("trainer", "trial")]
