@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from trainables.auto_engine import AutoEngineSpec, candidates
+from trainables.auto_engine import AutoEngineSpec
 from trainables.engine_spec import EngineSpec, micro_batch_of
 
 
@@ -20,7 +20,7 @@ class Batched(Protocol):
 
 def batch_splits(spec: Batched, workers: int) -> None:
     """Raises UserError naming the nearest legal values unless micro-batch x accumulation x workers = batch."""
-    if isinstance(spec.engine, AutoEngineSpec) and spec.engine.is_open:
-        next(candidates(spec.engine, spec.batch, workers, on_gpu=True))
-    else:
-        micro_batch_of(spec.batch, workers, spec.engine, where="batch" if spec.engine.micro_batch is None else "engine.micro_batch")
+    engine = spec.engine
+    if isinstance(engine, AutoEngineSpec) and engine.micro_batch == "auto":
+        engine = EngineSpec()  # accumulation follows
+    micro_batch_of(spec.batch, workers, engine, where="batch" if engine.micro_batch is None else "engine.micro_batch")

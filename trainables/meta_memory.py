@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from trainables.engine_spec import OptimizerSpec, SgdSpec
+
 Run = Callable[[], Any]
 
 
@@ -26,6 +28,11 @@ def kept_bytes(module: nn.Module, run: Run) -> int:
         result = run()
     del result
     return sum(storage.nbytes() for storage in kept.values())
+
+
+def moments(optimizer: OptimizerSpec) -> int:
+    """Values that the optimiser keeps for each trained one."""
+    return (1 if optimizer.momentum else 0) if isinstance(optimizer, SgdSpec) else 2
 
 
 def largest_pair_bytes(module: nn.Module, run: Run) -> int:

@@ -47,7 +47,7 @@ def test_what_is_given_stays(rows: Path) -> None:
     assert [(one.zero and one.zero.stage, one.accumulation) for one in found] == [(None, 2), (2, 2), (3, 2)]
     assert all(one.precision == "bf16" and one.activation_checkpointing for one in found)
     closed = spec_of(rows)
-    assert list(settlements(closed, 1, on_gpu=True)) == [closed] and on_cards(closed, 1, lambda one: 0) is None
+    assert list(settlements(closed, 1, on_gpu=True)) == [closed]
 
 
 def test_engines_that_cannot_train_the_rest_are_left_out(rows: Path) -> None:
@@ -61,12 +61,15 @@ def test_a_count_beside_auto_and_a_batch_that_does_not_divide_are_refused(rows: 
     with pytest.raises(UserError, match="batch 9 does not divide"):
         batch_splits(spec_of(rows, batch=9, engine=OPEN), workers=2)
     batch_splits(spec_of(rows, batch=8, engine=OPEN), workers=2)
+    with pytest.raises(UserError, match="batch 8 does not divide into 2 workers x accumulation 3"):
+        batch_splits(spec_of(rows, batch=8, engine={"zero": "auto", "accumulation": 3}), workers=2)
     assert [one.accumulation for one in candidates(AutoEngineSpec(micro_batch="auto"), 12, 2, on_gpu=False)] == [1, 2, 3, 6]
 
 
 def test_plan_is_told_what_becomes_of_it_on_each_card(rows: Path) -> None:
     needed = {"8 rows at once": 60, "4 rows at once": 40, "2 rows at once": 30, "1 row at once": 20}
-    told = on_cards(spec_of(rows, batch=8, engine={"micro_batch": "auto"}), 1, lambda one: needed[words(one, 1)] * 2**30)
+    spec = spec_of(rows, batch=8, engine={"micro_batch": "auto"})
+    told = on_cards([(one, needed[words(one, 1)] * 2**30) for one in settlements(spec, 1, on_gpu=True)], 1)
     assert (
         told == "auto: 16 GB: does not fit; 24 GB: 1 row at once; 40 GB: 2 rows at once; 48 GB: 4 rows at once; 80|141 GB: 8 rows at once"
     )

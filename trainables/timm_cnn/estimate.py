@@ -19,8 +19,8 @@ from trainables.adapters.engine import switch_on_checkpointing
 from trainables.catalog import Estimate
 from trainables.data.sources import open_table
 from trainables.data.spec import DataSpec
-from trainables.engine_spec import SgdSpec, micro_batch_of
-from trainables.meta_memory import kept_bytes, largest_pair_bytes
+from trainables.engine_spec import micro_batch_of
+from trainables.meta_memory import kept_bytes, largest_pair_bytes, moments
 from trainables.timm_cnn.images import EVAL_BATCH
 from trainables.timm_cnn.model import FineTuned, build, optimizer_spec
 from trainables.timm_cnn.spec import TimmCnnSpec
@@ -59,7 +59,7 @@ def _on_meta(spec: TimmCnnSpec, n_classes: int) -> FineTuned:
 def _peak_memory_bytes(spec: TimmCnnSpec, module: FineTuned, trained: int) -> int:
     fixed = sum(t.numel() * t.element_size() for t in (*module.parameters(), *module.buffers()))
     of_gradients = trained * _FP32_BYTES
-    of_optimizer = trained * _FP32_BYTES * _moments(spec)
+    of_optimizer = trained * _FP32_BYTES * moments(optimizer_spec(spec.optim))
     half = spec.engine.precision != "fp32"
     micro_batch = micro_batch_of(spec.batch, 1, spec.engine)
     peaks = []
@@ -79,12 +79,6 @@ def _peak_memory_bytes(spec: TimmCnnSpec, module: FineTuned, trained: int) -> in
         peaks.append(fixed + of_optimizer + working // (2 if half else 1) + images.numel() * _FP32_BYTES)
     copies = sum(p.numel() for p in module.parameters()) * 2 if half else 0
     return max(peaks) + copies
-
-
-def _moments(spec: TimmCnnSpec) -> int:
-    """Values that the optimiser keeps for each trained one."""
-    optimizer = optimizer_spec(spec.optim)
-    return (1 if optimizer.momentum else 0) if isinstance(optimizer, SgdSpec) else 2
 
 
 def _pictures(n: int, size_px: int) -> torch.Tensor:

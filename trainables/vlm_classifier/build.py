@@ -14,6 +14,7 @@ import torch
 
 from trainables.adapters.engine import ParamGroup
 from trainables.adapters.torch_engine import AUTOCAST_DTYPE
+from trainables.engine_spec import AdamSpec, AdamWSpec, SgdSpec
 from trainables.frozen_prefix.chain import Chain
 from trainables.frozen_prefix.features import Kept, find, keep, key_of
 from trainables.frozen_prefix.frontier import Frontier
@@ -23,7 +24,7 @@ from trainables.pieces import derived_seed
 from trainables.vlm_classifier.encoder import Encoder, open_encoder
 from trainables.vlm_classifier.encoder_specs import TwoTowerSpec
 from trainables.vlm_classifier.head import Classifier, Head
-from trainables.vlm_classifier.spec import VlmClassifierSpec
+from trainables.vlm_classifier.spec import OptimSpec, VlmClassifierSpec
 from trainables.vlm_classifier.task import Batches, Task
 from trainables.vlm_classifier.weights import Weights, encoder_weights, libraries
 from tune.core.errors import FailTrial
@@ -80,6 +81,12 @@ def frontier_of(spec: VlmClassifierSpec, chain: Chain) -> Frontier:
     """Where the chain of a module in training mode stops being fixed."""
     why = _why_random(spec)
     return find_frontier(chain, {"image": why} if why and "image" in spec.streams else {})
+
+
+def optimizer_spec(optim: OptimSpec) -> AdamSpec | SgdSpec:
+    if optim.kind == "sgd":
+        return SgdSpec() if optim.momentum is None else SgdSpec(momentum=optim.momentum)
+    return AdamWSpec() if optim.kind == "adamw" else AdamSpec()
 
 
 def last_sections(spec: VlmClassifierSpec) -> tuple[str, ...]:

@@ -23,9 +23,9 @@ from trainables.catalog import Estimate
 from trainables.engine_spec import micro_batch_of
 from trainables.frozen_prefix.features import BATCH_ROWS
 from trainables.frozen_prefix.frontier import Frontier
-from trainables.meta_memory import kept_bytes, largest_pair_bytes
+from trainables.meta_memory import kept_bytes, largest_pair_bytes, moments
 from trainables.torchvision_ops import ensure_torchvision_ops
-from trainables.vlm_classifier.build import adapters, frontier_of, last_sections
+from trainables.vlm_classifier.build import adapters, frontier_of, last_sections, optimizer_spec
 from trainables.vlm_classifier.encoder import open_encoder
 from trainables.vlm_classifier.encoder_specs import EncoderSpec
 from trainables.vlm_classifier.evaluate import EVAL_BATCH
@@ -107,7 +107,7 @@ def _peak_memory_bytes(spec: VlmClassifierSpec, module: Classifier, encoder: Any
         chain.cut(places)
         if spec.whole_encoder_frozen:
             weights = _bytes_of(module.head)  # the rest is let go of
-    state = trained * (_FP32_BYTES * (1 + _moments(spec)) + (2 if shrink == 2 else 0))
+    state = trained * (_FP32_BYTES * (1 + moments(optimizer_spec(spec.optim))) + (2 if shrink == 2 else 0))
     step = partial(module, **batches[n_step])
     peaks.append(weights + state + (kept_bytes(module, step) + largest_pair_bytes(module, step)) // shrink)
     module.eval()
@@ -126,11 +126,6 @@ def _batch(encoder: Any, n_rows: int) -> dict[str, Any]:
 
 def _bytes_of(module: nn.Module) -> int:
     return sum(tensor.numel() * _FP32_BYTES for tensor in (*module.parameters(), *module.buffers()))
-
-
-def _moments(spec: VlmClassifierSpec) -> int:
-    """Values that the optimiser keeps for each trained one."""
-    return 2 if spec.optim.kind != "sgd" else int(spec.optim.momentum != 0)
 
 
 def n_classes(spec: VlmClassifierSpec) -> int:

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from trainables.adapters.engine import Engine, open_engine
-from trainables.engine_spec import AdamSpec, AdamWSpec, SgdSpec
 from trainables.kept import BEST, drop_all_but, give_last_name, keep, weights_of
 from trainables.metrics import summary
 from trainables.out_of_memory import memory_named
@@ -25,11 +24,11 @@ from trainables.pieces import Piece, barrier, derived_seed, epoch_pieces, summed
 from trainables.progress import Progress
 from trainables.timm_cnn.schedule import after_epoch, is_over, lr_factor
 from trainables.timm_cnn.spec import EarlyStopSpec
-from trainables.vlm_classifier.build import Built, build
+from trainables.vlm_classifier.build import Built, build, optimizer_spec
 from trainables.vlm_classifier.evaluate import Evaluation, evaluate, load_rows
 from trainables.vlm_classifier.finish import finish
 from trainables.vlm_classifier.losses import class_weights, loss_of, rows_of_epoch
-from trainables.vlm_classifier.spec import OptimSpec, VlmClassifierSpec
+from trainables.vlm_classifier.spec import VlmClassifierSpec
 from trainables.vlm_classifier.task import Task, open_task
 from tune.core.errors import FailTrial
 from tune.core.ports import Outcome, Reporter
@@ -67,7 +66,7 @@ def _train(spec: VlmClassifierSpec, reporter: Reporter) -> Outcome:
     engine = open_engine(
         built.module,
         built.groups,
-        optimizer=_optimizer(spec.optim),
+        optimizer=optimizer_spec(spec.optim),
         engine=spec.engine,
         batch=spec.batch,
         clip_grad_norm=spec.clip_grad_norm,
@@ -213,12 +212,6 @@ def _scheduled(spec: VlmClassifierSpec) -> Any:
 
 def _is_over(progress: Progress, spec: VlmClassifierSpec) -> bool:
     return is_over(progress, _scheduled(spec))
-
-
-def _optimizer(optim: OptimSpec) -> AdamSpec | SgdSpec:
-    if optim.kind == "sgd":
-        return SgdSpec() if optim.momentum is None else SgdSpec(momentum=optim.momentum)
-    return AdamWSpec() if optim.kind == "adamw" else AdamSpec()
 
 
 def _finite(value: float, name: str, epoch: int) -> None:

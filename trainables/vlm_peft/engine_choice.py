@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 
 from pydantic import ValidationError
 
@@ -28,11 +28,8 @@ def with_engine(spec: VlmPeftSpec, engine: EngineSpec) -> VlmPeftSpec:
     return spec.model_copy(update={"engine": engine})
 
 
-def on_cards(spec: VlmPeftSpec, workers: int, needed_bytes: Callable[[VlmPeftSpec], int]) -> str | None:
-    """What an open engine becomes on GPUs of the usual sizes, in words; None where nothing is open."""
-    if not spec.engine.is_open:
-        return None
-    needs = [(one, needed_bytes(one)) for one in settlements(spec, workers, on_gpu=True)]
+def on_cards(needs: Sequence[tuple[VlmPeftSpec, int]], workers: int) -> str:
+    """What an open engine becomes on GPUs of the usual sizes, in words. needs: settlements in their order, with their bytes."""
     said: dict[str, list[str]] = {}
     for card in CARDS_GB:
         fitting = next((one for one, needed in needs if needed <= card * 2**30 * ROOM_SHARE), None)

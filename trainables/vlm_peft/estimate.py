@@ -33,9 +33,9 @@ def estimate(spec: VlmPeftSpec, workers: int = 1) -> Estimate:
     adapted, config = on_meta(spec)
     count = counted(adapted)
     try:
-        *_, sparest = settlements(spec, workers, on_gpu=True)
-        memory: int | None = peak_of(sparest, adapted, config, workers).total
-        note = on_cards(spec, workers, lambda one: peak_of(one, adapted, config, workers).total)
+        needs = [(one, peak_of(one, adapted, config, workers).total) for one in settlements(spec, workers, on_gpu=True)]
+        memory: int | None = needs[-1][1]
+        note = on_cards(needs, workers) if spec.engine.is_open else None
     except UserError:  # a batch that does not divide: said by `check`
         memory = note = None
     return Estimate(trainable_parameters=count.trainable, total_parameters=count.total, peak_memory_bytes=memory, note=note)
