@@ -17,6 +17,7 @@ from safetensors.torch import load_file  # noqa: E402
 
 from tests.trainables.reporting import FakeReporter, Killed  # noqa: E402
 from tests.vlm_peft.cases import KEEP, PEFT, spec_of  # noqa: E402
+from trainables.adapters.resident import RESIDENT  # noqa: E402
 from trainables.vlm_peft import recipe  # noqa: E402
 from trainables.vlm_peft.baseline import zero_shot  # noqa: E402
 from trainables.vlm_peft.batches import Batches  # noqa: E402
@@ -56,6 +57,21 @@ def test_a_method_trains_is_kept_and_answers_the_same_from_its_folder(name: str,
     assert again.loss == pytest.approx(outcome.metrics["test/loss"], rel=1e-4)
     with (run.workdir / "predictions.csv").open() as file:
         assert [line["predicted"] for line in csv.DictReader(file)] == list(again.answers)
+
+
+def test_a_trial_on_the_base_that_others_left_equals_one_on_a_base_just_loaded_bit_for_bit(rows: Path, reporter: MakeReporter) -> None:
+    specs = {name: spec_of(rows, peft=PEFT[name], epochs=1) for name in PEFT}
+    specs |= {f"{name} in bf16": spec_of(rows, peft=PEFT[name], epochs=1, engine={"precision": "bf16"}) for name in ("lora", "full")}
+    specs |= {"spider": spec_of(rows, peft=PEFT["full"], keep={"method": "spider"}, epochs=1)}
+    alone = {}
+    for name, spec in specs.items():
+        RESIDENT.drop()
+        recipe.train(spec, run := reporter(name))
+        alone[name] = untimed(run), tensors_of(run)
+    for name in reversed(specs):
+        recipe.train(specs[name], run := reporter(f"{name} after others"))
+        assert untimed(run) == alone[name][0]
+        assert all(torch.equal(tensor, alone[name][1][key]) for key, tensor in tensors_of(run).items())
 
 
 @pytest.mark.parametrize("name", ["lora", "prefix", "prompt"])
@@ -146,7 +162,7 @@ class _Short:
     def __init__(self, most: int) -> None:
         self.most, self.loads = most, 0
 
-    def __call__(self, spec: Any, device: str) -> Any:
+    def __call__(self, spec: Any, device: str, splits: bool) -> Any:
         self.loads += 1
         model = load_model(spec, device)
 

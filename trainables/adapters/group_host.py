@@ -195,7 +195,7 @@ class Host:
         return (lease.answers.pop(number),) if number in lease.answers else _LEAVE
 
     async def end(self, generation: int, rank: int, end: End, rss_after_bytes: int) -> None:
-        """A rank's attempt is over. `rss_after_bytes` is what the process holds after it has cleaned up."""
+        """A rank's attempt is over. `rss_after_bytes` is what the process holds after it has cleaned up, without a kept base model."""
         lease = self._lease
         if generation != self._generation or lease is None or rank not in lease.taken:
             return

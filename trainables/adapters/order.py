@@ -24,7 +24,8 @@ class Order:
 @dataclass(frozen=True)
 class GroupLimits:
     """hang_s: how long ranks may be apart before the group counts as hung. straggle_s: how long the other ranks have to end once
-    one failed. rss_growth_bytes: what a worker may hold more than after its first trial before the group is recycled."""
+    one failed. rss_growth_bytes: what a worker may hold more than after its first trial, a kept base model apart, before the group is
+    recycled."""
 
     hang_s: float = 900.0
     straggle_s: float = 10.0

@@ -33,6 +33,7 @@ def work(config: dict[str, Any]) -> None:
     import ray.train.torch
     import torch
 
+    from trainables.adapters.resident import RESIDENT
     from trainables.torchvision_ops import ensure_torchvision_ops
 
     host, generation = config["host"], config["generation"]
@@ -58,7 +59,7 @@ def work(config: dict[str, Any]) -> None:
         with output_in(Path(order.workdir), rank, _head(order, rank)):
             end = _run(order, _HostChannel(host, generation, rank, gauge), rank, world_size, device)
             free_memory()
-        ray.get(host.end.remote(generation, rank, end, process.memory_info().rss))
+        ray.get(host.end.remote(generation, rank, end, process.memory_info().rss - RESIDENT.held_bytes()))
 
 
 def _head(order: Order, rank: int) -> str:

@@ -6,10 +6,11 @@ trained parameters are fp32, the frozen ones have the type that the precision co
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from trainables.adapters.resident import RESIDENT
 from trainables.engine_spec import Precision
 from trainables.hub_files import snapshot
 from trainables.peft_methods.build import Adapted, build
@@ -133,13 +135,23 @@ def load_model(spec: ModelSpec, device: str = "cpu") -> Any:
     return model.eval()
 
 
+def borrow_model(spec: ModelSpec, device: str, splits: bool = False) -> Any:
+    """The base model as `load_model` gives it, for one trial: what this process keeps of it is not loaded again (see `resident`)."""
+    if spec.quantize != "none":  # their library changes them in place
+        RESIDENT.drop()
+        return load_model(spec, device)
+    key = repr((spec.name, spec.trust_remote_code, None if spec.tiny_family is not None else _stamp(located(spec))))
+    return RESIDENT.lend(key, lambda: load_model(spec, device), splits=splits)
+
+
 def load_processor(spec: ModelSpec) -> Any:
-    """The model's processor. Raises UserError."""
+    """The model's processor; nobody changes it, so a process keeps the last one. Raises UserError."""
     ensure_torchvision_ops()
     try:
         if spec.tiny_family is not None:
             return tiny.processor(spec.tiny_family)
-        return _processor_from(_folder(spec.processor or spec.name, "trainable.model.processor", spec.trust_remote_code, False), spec)
+        folder = _folder(spec.processor or spec.name, "trainable.model.processor", spec.trust_remote_code, False)
+        return _processor_kept(folder, spec, _stamp(folder))
     except ImportError as error:
         needed = re.findall(r"`?pip install ([\w.-]+)`?", str(error))
         fix = f"pip install {needed[0]}" if needed else "install what it names"
@@ -187,15 +199,21 @@ def context_of(config: Any) -> int | None:
 
 # ---- what is trained
 
+Typed = Callable[[nn.Parameter, torch.dtype], torch.Tensor]
 
-def adapt(model: nn.Module, spec: VlmPeftSpec, *, seed: int, total_steps: int) -> Adapted:
+
+def _typed(parameter: nn.Parameter, dtype: torch.dtype) -> torch.Tensor:
+    return parameter.data.to(dtype)
+
+
+def adapt(model: nn.Module, spec: VlmPeftSpec, *, seed: int, total_steps: int, typed: Typed = _typed) -> Adapted:
     """`model`, changed in place, under the spec's method. seed: of new weights. Raises UserError."""
     config = getattr(model, "config", None)
-    return settled(build(model, spec.peft, seed=seed, total_steps=total_steps, where="trainable.peft"), config, spec)
+    return settled(build(model, spec.peft, seed=seed, total_steps=total_steps, where="trainable.peft"), config, spec, typed)
 
 
-def settled(adapted: Adapted, config: Any, spec: VlmPeftSpec) -> Adapted:
-    """Parameters that no output depends on are not trained, and types are set."""
+def settled(adapted: Adapted, config: Any, spec: VlmPeftSpec, typed: Typed = _typed) -> Adapted:
+    """Parameters that no output depends on are not trained, and types are set. typed: gives a parameter's values in a type."""
     first_idle = _first_idle_block(config)
     for name, parameter in adapted.trained():
         if adapted.part_of(name) == "vision" and first_idle is not None and _is_idle(adapted.plain_name(name), first_idle):
@@ -203,7 +221,7 @@ def settled(adapted: Adapted, config: Any, spec: VlmPeftSpec) -> Adapted:
     frozen = DTYPE[spec.engine.precision]
     for parameter in adapted.module.parameters():
         if parameter.is_floating_point() and spec.model.quantize == "none":
-            parameter.data = parameter.data.to(torch.float32 if parameter.requires_grad else frozen)
+            parameter.data = typed(parameter, torch.float32 if parameter.requires_grad else frozen)
         elif parameter.requires_grad:
             parameter.data = parameter.data.float()
     match_statistics(adapted.module)
@@ -263,6 +281,16 @@ def _folder(name: str, where: str, code: bool, weights: bool) -> Path:
     if not path.is_dir() or (where == _WHERE and not (path / "config.json").exists()):
         raise UserError(absent(name, where))
     return path
+
+
+def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """Tells files from those that stood there before, without reading them."""
+    return tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(folder.rglob("*")) if file.is_file())
+
+
+@functools.lru_cache(maxsize=1)
+def _processor_kept(folder: Path, spec: ModelSpec, stamp: object) -> Any:
+    return _processor_from(folder, spec)
 
 
 def _processor_from(folder: Path, spec: ModelSpec) -> Any:

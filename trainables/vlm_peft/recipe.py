@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from trainables.adapters.engine import Engine, open_engine
+from trainables.adapters.resident import RESIDENT
 from trainables.engine_spec import AdamWSpec, EngineSpec
 from trainables.kept import drop_all_but, keep
 from trainables.peft_methods.adalora import Allocation
@@ -35,14 +36,14 @@ from trainables.vlm_peft.course import Course, Plan, after_report, is_over, lr_f
 from trainables.vlm_peft.evaluate import Asker, judge
 from trainables.vlm_peft.finish import finish, source_scores, sources_before
 from trainables.vlm_peft.memory_short import on_short_memory
-from trainables.vlm_peft.model import DTYPE, adapt, end_ids, frozen_modules, load_config, load_model, load_processor
+from trainables.vlm_peft.model import DTYPE, adapt, borrow_model, end_ids, frozen_modules, load_config, load_processor
 from trainables.vlm_peft.regular import orthogonality
 from trainables.vlm_peft.spec import ModelSpec, VlmPeftSpec
 from trainables.vlm_peft.task import Tasks, open_tasks
 from tune.core.errors import FailTrial
 from tune.core.ports import Outcome, Reporter
 
-LoadBase = Callable[[ModelSpec, str], Any]
+Borrow = Callable[[ModelSpec, str, bool], Any]
 _COURSE = "course.json"
 _LOOK_EVERY_STEPS = 16  # reading the loss waits for a GPU, so it is looked at only now and then
 
@@ -67,24 +68,25 @@ class Lesson:
 
 def train(spec: VlmPeftSpec, reporter: Reporter) -> Outcome:
     """Train to the last step, early stopping or the reporter's stop. Test metrics are those of the kept step; none if stopped."""
-    return trained(spec, reporter, load_model)
+    return trained(spec, reporter, borrow_model)
 
 
-def trained(spec: VlmPeftSpec, reporter: Reporter, load_base: LoadBase) -> Outcome:
-    """As `train`. load_base: gives the base model of a spec for a device."""
-    return on_short_memory(spec, reporter, lambda engine, watch: _train(spec, engine, watch, load_base))
+def trained(spec: VlmPeftSpec, reporter: Reporter, borrow: Borrow) -> Outcome:
+    """As `train`. borrow: gives the base model of a spec for a device, and for an engine that splits parameters or does not."""
+    return on_short_memory(spec, reporter, lambda engine, watch: _train(spec, engine, watch, borrow))
 
 
-def _train(spec: VlmPeftSpec, engine_spec: EngineSpec, reporter: Reporter, load_base: LoadBase) -> Outcome:
+def _train(spec: VlmPeftSpec, engine_spec: EngineSpec, reporter: Reporter, borrow: Borrow) -> Outcome:
     processor = load_processor(spec.model)
     chat = Chat(processor, spec.model, end_ids(spec.model))
     tasks = open_tasks(spec, processor=processor, chat=chat, config=load_config(spec.model), reporter=reporter)
     plan = Plan.of(spec, len(tasks.target.table.split["train"]))
-    base = load_base(spec.model, reporter.device)
-    batches = batches_for(base, chat, tasks, spec, reporter)
-    adapted = adapt(base, spec, seed=derived_seed(reporter.seed, "adapter"), total_steps=plan.total_steps)
-    lesson = Lesson(spec, tasks, processor, chat, batches, plan, counted(adapted), reporter)
+    splits = engine_spec.zero is not None and engine_spec.zero.stage == 3
     with ExitStack() as stack:
+        base = borrow(spec.model, reporter.device, splits)
+        batches = batches_for(base, chat, tasks, spec, reporter)
+        adapted = adapt(base, spec, seed=derived_seed(reporter.seed, "adapter"), total_steps=plan.total_steps, typed=RESIDENT.typed)
+        lesson = Lesson(spec, tasks, processor, chat, batches, plan, counted(adapted), reporter)
         engine = open_engine(
             adapted.module,
             parameter_groups(adapted, lr=spec.optim.lr, weight_decay=spec.optim.weight_decay),
@@ -96,7 +98,8 @@ def _train(spec: VlmPeftSpec, engine_spec: EngineSpec, reporter: Reporter, load_
             save_frozen=False,
         )
         stack.callback(engine.close)
-        asker = Asker(engine.forward, adapted.module, engine_spec, reporter, engine_spec.zero is not None and engine_spec.zero.stage == 3)
+        stack.callback(RESIDENT.keep)  # before the engine takes the model down
+        asker = Asker(engine.forward, adapted.module, engine_spec, reporter, splits)
         tensors = TrainedTensors(engine, rank=reporter.rank, world_size=reporter.world_size)
         method = _method(spec, adapted, tensors, engine_spec, reporter)
         checkpoint = reporter.resume_from()
