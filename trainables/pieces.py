@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from tune.core.ports import Reporter
 
+_LOOK_EVERY = 16
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -50,9 +52,17 @@ def summed(values: torch.Tensor, reporter: Reporter) -> torch.Tensor:
     """Sum over ranks, on the CPU, float64."""
     if reporter.world_size == 1:
         return values
-    on_device = values.to(reporter.device)
+    on_device = values.to(reporter.device, copy=True)
     torch.distributed.all_reduce(on_device)
     return on_device.cpu()
+
+
+def looked_at(loss_sum: torch.Tensor, micro_step: int, reporter: Reporter) -> float | None:
+    """The sum over ranks of a loss so far, the same on every rank, at the first micro-step and every 16th after it; None at the others,
+    since reading it waits for the GPU. Every rank calls it at each of its micro-steps."""
+    if micro_step % _LOOK_EVERY:
+        return None
+    return float(summed(loss_sum.detach().cpu(), reporter))
 
 
 def barrier(reporter: Reporter) -> None:

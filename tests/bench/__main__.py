@@ -6,6 +6,7 @@ Each benchmark compares two things in one run on one machine. Figures are printe
     make bench ARGS="--only a,e"  # (a) no-op trials (b) a 16-trial CNN study (c) one trial and a plain loop (d) ZeRO memory (e) journal
                                   # (f) 10,000 trials
                                   # (k) a head search with frozen outputs kept
+                                  # (r) a trial on a new group, and on a leased one that keeps its base model
                                   # (t) a multimodal trial and Hugging Face's Trainer
 """
 
@@ -19,7 +20,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from tests.bench import frozen_prefix_bench, journal_bench, leased, plain_loop, scale, stock_nested, trainer_bench
+from tests.bench import frozen_prefix_bench, journal_bench, leased, plain_loop, resident_bench, scale, stock_nested, trainer_bench
 
 CNN_POINTS = [{"optim.lr": lr, "batch": batch} for lr in (1e-4, 3e-4, 1e-3, 3e-3) for batch in (16, 32, 64, 128)]
 CNN = {
@@ -82,6 +83,14 @@ def kept_outputs() -> None:
     row("seconds of a trial after the first", found["computed_seconds"] / found["trials"], found["further_kept_seconds"])
 
 
+def kept_base() -> None:
+    """(r) A trial on a new group, and on a leased one with and without its base model kept loaded."""
+    found = resident_bench.measure()
+    say("(r) a LoRA trial of one step on Gemma 3 270M with its tower", ("", "before", "base model kept", "ratio"))
+    row("seconds of the second trial, beside the first on a new group", found["cold"], found["kept"])
+    row("seconds of the second trial, beside one that loads again", found["leased"], found["kept"])
+
+
 def beside_trainer() -> None:
     """(t) A multimodal trial beside Hugging Face's Trainer."""
     found = trainer_bench.measure()
@@ -106,6 +115,7 @@ ALL: dict[str, Callable[[], None]] = {
     "e": journal,
     "f": many_trials,
     "k": kept_outputs,
+    "r": kept_base,
     "t": beside_trainer,
 }
 

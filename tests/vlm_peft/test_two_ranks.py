@@ -38,6 +38,11 @@ def test_workers_of_unequal_memory_choose_one_engine_by_the_least(ranks: list[di
     assert ranks[0]["auto"]["metrics"]["test/loss"] == pytest.approx(alone["test/loss"], rel=1e-4)
 
 
+def test_a_loss_that_is_not_finite_ends_a_trial_of_two_workers_in_the_middle_of_an_epoch(ranks: list[dict[str, Any]]) -> None:
+    assert ranks[0]["diverged"] == ranks[1]["diverged"]
+    assert ranks[0]["diverged"] == "not_finite: train/loss is nan at step 16 (of 0 to 17); lower optim.lr or check the data"
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_the_workers_agree_on_every_figure(ranks: list[dict[str, Any]], case: str) -> None:
     first, second = (rank[case] for rank in ranks)

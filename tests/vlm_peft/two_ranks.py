@@ -20,6 +20,7 @@ from tests.vlm_peft.ranked_cases import ALONE, CASES, KILLED
 from tests.vlm_peft.ranked_trials import N_ROWS, STAGES, answered, life, spec_for, trained
 from trainables.vlm_peft import settle
 from trainables.vlm_peft.spec import VlmPeftSpec
+from tune.core.errors import FailTrial
 
 # Zhou et al.'s four methods, and the sentiment of MVSA as the report D trains LLaVA on it. No dropout where one process is compared.
 METHODS: dict[str, dict[str, Any]] = {
@@ -63,6 +64,7 @@ def main() -> None:
         if i % 2 == rank:
             _, seen[method] = life(home, f"{method}-alone", spec_for(home, METHODS[method], None), 0, world_size=1)
     seen["auto"] = by_memory(home, rank)
+    seen["diverged"] = diverged(home, rank)
     part()
     for i, name in enumerate(CASES):
         if i % 2 == rank:
@@ -79,6 +81,23 @@ def by_memory(home: Path, rank: int) -> dict[str, Any]:
     spec = spec_for(home, {**METHODS["lora"], "engine": {"micro_batch": "auto", "zero": "auto"}}, None)
     _, metrics = life(home, "auto", spec, rank)
     return {"engine": json.loads((home / "auto" / "work" / "engine.json").read_text()), "metrics": metrics}
+
+
+def diverged(home: Path, rank: int) -> str:
+    """A trial of 18 steps whose first one ruins the model: LoRA's A has no gradient yet, and 0 is divided by an eps that is 0 in fp32."""
+    if rank == 0:
+        write_rows(home / "many", 60)
+    torch.distributed.barrier()
+    fields = {
+        "data": {"reader": "mvsa", "source": str(home / "many"), "prompt": "post_as_is"},
+        "batch": 2,
+        "optim": {"lr": 5e-3, "eps": 1e-60},
+    }
+    try:
+        life(home, "diverged", spec_for(home, {**METHODS["lora"], **fields, "engine": {}}, None), rank)
+    except FailTrial as error:
+        return str(error)
+    return "it trained"
 
 
 def doomed(home: Path, spec: VlmPeftSpec, rank: int, rendezvous: str) -> None:

@@ -25,7 +25,7 @@ from trainables.out_of_memory import memory_named
 from trainables.phases.results import FILE as PHASES_FILE
 from trainables.phases.results import PhaseResult, write_table
 from trainables.phases.spec import Phase
-from trainables.pieces import barrier, derived_seed, epoch_pieces, summed
+from trainables.pieces import barrier, derived_seed, epoch_pieces, looked_at, summed
 from trainables.timm_cnn.augment import augment
 from trainables.timm_cnn.course import Course, phase_spec
 from trainables.timm_cnn.finish import finish, kept_on_test
@@ -36,8 +36,6 @@ from trainables.timm_cnn.spec import EarlyStopSpec, TimmCnnSpec
 from trainables.timm_cnn.task import Task, open_task
 from tune.core.errors import FailTrial
 from tune.core.ports import Decision, Outcome, Reporter
-
-_LOOK_EVERY_STEPS = 16  # reading the loss waits for a GPU, so it is looked at only now and then
 
 
 @dataclass(frozen=True)
@@ -210,8 +208,7 @@ def _train_epoch(lesson: _Lesson, engine: Engine, reporter: Reporter, epoch: int
         engine.step()
         loss_sum += loss.detach().double() * len(piece.rows)
         n_rows += len(piece.rows)
-        if reporter.world_size == 1 and i % _LOOK_EVERY_STEPS == 0:
-            _finite(float(loss_sum), "train/loss", epoch)
+        _finite(looked_at(loss_sum, i, reporter), "train/loss", epoch)
     totals = summed(torch.stack([loss_sum.cpu(), torch.tensor(float(n_rows), dtype=torch.float64)]), reporter)
     if not totals[1]:
         raise FailTrial("no_batches", f"{len(lesson.rows)} training images do not fill {n_pieces} micro-batches; lower engine.accumulation")
@@ -234,6 +231,6 @@ def _checkpoint(spec: TimmCnnSpec, engine: Engine, course: Course, ends: bool, r
     return save
 
 
-def _finite(value: float, name: str, epoch: int) -> None:
-    if not np.isfinite(value):
+def _finite(value: float | None, name: str, epoch: int) -> None:
+    if value is not None and not np.isfinite(value):
         raise FailTrial("not_finite", f"{name} is {value} in epoch {epoch}; lower optim.lr or check the data")

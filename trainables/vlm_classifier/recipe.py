@@ -20,7 +20,7 @@ from trainables.adapters.engine import Engine, open_engine
 from trainables.kept import BEST, drop_all_but, give_last_name, keep, weights_of
 from trainables.metrics import summary
 from trainables.out_of_memory import memory_named
-from trainables.pieces import Piece, barrier, derived_seed, epoch_pieces, summed
+from trainables.pieces import Piece, barrier, derived_seed, epoch_pieces, looked_at, summed
 from trainables.progress import Progress
 from trainables.timm_cnn.schedule import after_epoch, is_over, lr_factor
 from trainables.timm_cnn.spec import EarlyStopSpec
@@ -32,8 +32,6 @@ from trainables.vlm_classifier.spec import VlmClassifierSpec
 from trainables.vlm_classifier.task import Task, open_task
 from tune.core.errors import FailTrial
 from tune.core.ports import Outcome, Reporter
-
-_LOOK_EVERY_STEPS = 16  # reading the loss waits for a GPU, so it is looked at only now and then
 
 
 def train(spec: VlmClassifierSpec, reporter: Reporter) -> Outcome:
@@ -150,8 +148,7 @@ def _train_epoch(
         totals[0] += loss.detach().double() * len(piece.rows)
         cells = 1 + labels_B * n_classes + logits_BC.detach().argmax(dim=1)
         totals.index_add_(0, cells, torch.ones(len(cells), dtype=torch.float64, device=device))
-        if reporter.world_size == 1 and i % _LOOK_EVERY_STEPS == 0:
-            _finite(float(totals[0]), "train/loss", epoch)
+        _finite(looked_at(totals[0], i, reporter), "train/loss", epoch)
     counted = summed(totals.cpu(), reporter)
     confusion_CC = counted[1:].round().long().numpy().reshape(n_classes, n_classes)
     n_rows = int(confusion_CC.sum())
@@ -214,6 +211,6 @@ def _is_over(progress: Progress, spec: VlmClassifierSpec) -> bool:
     return is_over(progress, _scheduled(spec))
 
 
-def _finite(value: float, name: str, epoch: int) -> None:
-    if not np.isfinite(value):
+def _finite(value: float | None, name: str, epoch: int) -> None:
+    if value is not None and not np.isfinite(value):
         raise FailTrial("not_finite", f"{name} is {value} in epoch {epoch}; lower optim.lr or check the data")

@@ -288,6 +288,11 @@ def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
     return tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(folder.rglob("*")) if file.is_file())
 
 
+def forget_processor() -> None:
+    """Keep none."""
+    _processor_kept.cache_clear()
+
+
 @functools.lru_cache(maxsize=1)
 def _processor_kept(folder: Path, spec: ModelSpec, stamp: object) -> Any:
     return _processor_from(folder, spec)

@@ -9,6 +9,7 @@ and kept weights hold what is trained, not the base. It does not choose hyperpar
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -25,7 +26,7 @@ from trainables.kept import drop_all_but, keep
 from trainables.peft_methods.adalora import Allocation
 from trainables.peft_methods.build import Adapted, parameter_groups
 from trainables.peft_methods.count import ParameterCount, counted
-from trainables.pieces import derived_seed, summed
+from trainables.pieces import derived_seed, looked_at, summed
 from trainables.spider.methods import Keeping, KeepMethod, keep_method, load_method, save_method
 from trainables.spider.skills import skills
 from trainables.spider.spec import POST_HOC
@@ -45,7 +46,6 @@ from tune.core.ports import Outcome, Reporter
 
 Borrow = Callable[[ModelSpec, str, bool], Any]
 _COURSE = "course.json"
-_LOOK_EVERY_STEPS = 16  # reading the loss waits for a GPU, so it is looked at only now and then
 
 
 @dataclass(frozen=True)
@@ -206,17 +206,17 @@ def _train_steps(
         loss = loss_B.sum() * (n_pieces * piece.counts / int(answer_tokens_N[piece.batch_rows].sum()))
         engine.backward(loss + orthogonality(adapted) if spec.peft.method == "adalora" else loss)
         keeping.step()
+        if piece.counts:
+            loss_sum += loss_B.detach().double().sum()
+        _finite(looked_at(loss_sum, k, reporter), piece.step, steps)
         if not piece.counts:
             continue
-        loss_sum += loss_B.detach().double().sum()
         totals += torch.tensor([0.0, answer_tokens_N[piece.rows].sum(), lengths_N[piece.rows].sum(), len(piece.rows)], dtype=torch.float64)
-        if reporter.world_size == 1 and k % _LOOK_EVERY_STEPS == 0:
-            _finite(float(loss_sum), steps)
     totals[0] = loss_sum.cpu()
     totals = summed(totals, reporter)
     seconds = time.perf_counter() - started
     mean = float(totals[0] / totals[1])
-    _finite(mean, steps)
+    _finite(mean, steps.stop - 1, steps)
     return {
         "train/loss": mean,
         "learning_rate": spec.optim.lr * factor,
@@ -256,6 +256,7 @@ def _no_cache(adapted: Adapted) -> dict[str, bool]:
     return {} if adapted.spec.method in ("prefix", "prompt") else {"use_cache": False}
 
 
-def _finite(value: float, steps: range) -> None:
-    if value != value or value in (float("inf"), float("-inf")):
-        raise FailTrial("not_finite", f"train/loss is {value} in steps {steps.start} to {steps.stop}; lower optim.lr or check the data")
+def _finite(value: float | None, step: int, steps: range) -> None:
+    if value is not None and not math.isfinite(value):
+        where = f"at step {step} (of {steps.start} to {steps.stop - 1})"
+        raise FailTrial("not_finite", f"train/loss is {value} {where}; lower optim.lr or check the data")
