@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,18 @@ import pytest
 torch = pytest.importorskip("torch")
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
+from safetensors.torch import load_file, save_file  # noqa: E402
+
 from tests.trainables.reporting import FakeReporter  # noqa: E402
 from tests.vlm_peft.cases import spec_of  # noqa: E402
 from trainables.vlm_peft import recipe, tiny  # noqa: E402
 from trainables.vlm_peft.estimate import estimate  # noqa: E402
-from trainables.vlm_peft.model import load_for_inference, load_model  # noqa: E402
+from trainables.vlm_peft.export import export, opened  # noqa: E402
+from trainables.vlm_peft.model import load_for_inference, load_model, load_processor  # noqa: E402
 from trainables.vlm_peft.preflight import look  # noqa: E402
 from trainables.vlm_peft.spec import ModelSpec  # noqa: E402
 from tune.core.errors import UserError  # noqa: E402
+from tune.core.exports import ExportOrder  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -95,8 +100,6 @@ def test_a_model_that_is_nowhere_is_said_once(rows: Path) -> None:
 
 
 def test_weights_of_another_shape_are_refused(saved: Path, rows: Path, tmp_path: Path) -> None:
-    from safetensors.torch import load_file, save_file
-
     for file in saved.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     weights = load_file(tmp_path / "model.safetensors")
@@ -118,6 +121,58 @@ def test_a_model_with_code_of_its_own_needs_the_switch(saved: Path, tmp_path: Pa
     (tmp_path / "theirs.py").write_text("raise SystemExit('their code ran')")
     with pytest.raises(UserError, match=r"brings Python code of its own\n    fix: read that code, then set it to true"):
         load_model(ModelSpec(name=str(tmp_path)))
+
+
+_THEIRS = """
+from transformers import LlavaConfig, LlavaForConditionalGeneration
+
+class Config(LlavaConfig):
+    model_type = "of_their_own"
+
+class Model(LlavaForConditionalGeneration):
+    config_class = Config
+    answers_with = "their code"
+"""
+
+
+@pytest.mark.parametrize("offered_as", ["AutoModelForImageTextToText", "AutoModelForVision2Seq", "AutoModelForCausalLM"])
+def test_a_model_with_code_of_its_own_trains_as_the_same_model_does_once_the_switch_is_set(
+    saved: Path, rows: Path, tmp_path: Path, reporter: Callable[..., FakeReporter], monkeypatch: pytest.MonkeyPatch, offered_as: str
+) -> None:
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    theirs = tmp_path / f"theirs_{offered_as}"
+    shutil.copytree(saved, theirs)
+    config = json.loads((theirs / "config.json").read_text())
+    config |= {"model_type": "of_their_own", "auto_map": {"AutoConfig": "theirs.Config", offered_as: "theirs.Model"}}
+    (theirs / "config.json").write_text(json.dumps(config))
+    (theirs / "theirs.py").write_text(_THEIRS)
+    weights = {name: tensor.clone() for name, tensor in tiny.model("llava").state_dict().items()}  # under the names that their class has
+    save_file(weights, theirs / "model.safetensors", metadata={"format": "pt"})
+    spec = spec_of(rows, model={"name": str(theirs), "trust_remote_code": True}, epochs=1)
+    assert load_model(spec.model).answers_with == "their code"
+    look(spec, seed=0)
+    ours, run = reporter("ours"), reporter("theirs")
+    wanted = recipe.train(spec_of(rows, model={"name": str(saved)}, epochs=1), ours).metrics
+    got = recipe.train(spec, run).metrics
+    assert got["test/loss"] == pytest.approx(wanted["test/loss"], rel=1e-6)
+    assert load_for_inference(run.workdir).model.get_base_model().answers_with == "their code"
+    assert estimate(spec).trainable_parameters == run.reports[0][1]["trainable_parameters"]
+    for merge in (False, True):
+        out = tmp_path / f"export-{merge}"
+        out.mkdir()
+        card = export(ExportOrder("t0000", spec, 7, run.workdir, out, merge)).loading
+        assert f"from transformers import {offered_as}, AutoProcessor" in card and ", trust_remote_code=True)" in card
+        model, _ = opened(out, spec, merge, "cpu")
+        assert (model if merge else model.get_base_model()).answers_with == "their code"
+
+
+def test_their_code_without_a_processor_is_refused_with_what_to_take_instead(saved: Path, rows: Path, tmp_path: Path) -> None:
+    shutil.copy(saved / "tokenizer.json", tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen", "auto_map": {"AutoConfig": "theirs.Config"}}))
+    (tmp_path / "theirs.py").write_text(_THEIRS)
+    with pytest.raises(UserError, match=r"does not take both words and pictures(.|\n)*as Qwen-VL-Chat's does(.|\n)*such as Qwen2.5-VL"):
+        load_processor(ModelSpec(name=str(tmp_path), trust_remote_code=True))
 
 
 def test_a_folder_without_a_model_of_this_kind_is_refused(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ longest row a study allows. The worker is one of `workers` that share the batch.
 
 from __future__ import annotations
 
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 from trainables.catalog import Estimate
@@ -19,6 +19,7 @@ from trainables.peft_methods.method_specs import LayerRange
 from trainables.vlm_peft.engine_choice import on_cards, settlements
 from trainables.vlm_peft.memory import Peak, Shape, peak
 from trainables.vlm_peft.model import context_of, load_config, refusal, settled
+from trainables.vlm_peft.model_class import class_of
 from trainables.vlm_peft.spec import ModelSpec, VlmPeftSpec
 from tune.core.errors import UserError
 
@@ -49,12 +50,9 @@ def on_meta(spec: VlmPeftSpec) -> tuple[Adapted, Any]:
 
 
 def bare(config: Any, model: ModelSpec) -> Any:
-    """The base without storage. Raises UserError where transformers has no class of image and text to text for it."""
-    from transformers import AutoModelForImageTextToText
-
-    trusted = partial(AutoModelForImageTextToText.from_config, trust_remote_code=model.trust_remote_code)
+    """The base without storage. Raises UserError where no class of image and text to text makes it."""
     try:
-        return meta_model(config, trusted)
+        return meta_model(config, class_of(config, model))
     except (ValueError, OSError, ImportError) as error:
         raise UserError(refusal(model, error)) from None
 

@@ -20,8 +20,9 @@ from trainables.vlm_data.prompts import PROMPTS
 from trainables.vlm_peft.assemble import UNKNOWN_LICENCE, is_made, licence_of, said_of
 from trainables.vlm_peft.assemble_spec import PREFIX
 from trainables.vlm_peft.chat import Chat
-from trainables.vlm_peft.model import DTYPE, FACTS, FOLDER, end_ids, load_model, located, match_statistics, written
+from trainables.vlm_peft.model import DTYPE, FACTS, FOLDER, end_ids, load_config, load_model, located, match_statistics, written
 from trainables.vlm_peft.model import _processor_from as processor_from
+from trainables.vlm_peft.model_class import brought
 from trainables.vlm_peft.spec import ModelSpec, VlmPeftSpec
 from tune.core.errors import Problem, UserError
 from tune.core.exports import Exported, ExportOrder, Predictor, TextUse
@@ -157,6 +158,9 @@ def _write_whole(spec: VlmPeftSpec, home: Path, folder: Path) -> None:
         parameter.data = parameter.data.to(DTYPE[spec.engine.precision])
     match_statistics(model)
     model.save_pretrained(folder)
+    if spec.model.trust_remote_code:
+        for code in located(spec.model).glob("*.py"):
+            shutil.copyfile(code, folder / code.name)
 
 
 def _quiet_unless_watched() -> None:
@@ -211,15 +215,17 @@ def _loading(spec: VlmPeftSpec, folder: Path, base: str, chat: Chat, whole: bool
     asked = chat.asked(PROMPTS[prompt].templates[0].format_map(_Marked()), True)
     where = "EXPORT/base" if base == BASE else base
     dtype = str(DTYPE[spec.engine.precision])
-    lines = ["import torch", "from PIL import Image", "from transformers import AutoModelForImageTextToText, AutoProcessor", ""]
+    own = brought(load_config(spec.model)) if spec.model.trust_remote_code else None
+    auto, trust = (own[1], ", trust_remote_code=True") if own is not None else ("AutoModelForImageTextToText", "")
+    lines = ["import torch", "from PIL import Image", f"from transformers import {auto}, AutoProcessor", ""]
     if whole:
-        lines += [f'model = AutoModelForImageTextToText.from_pretrained("EXPORT", dtype={dtype}).eval()']
+        lines += [f'model = {auto}.from_pretrained("EXPORT", dtype={dtype}{trust}).eval()']
     else:
         bottleneck = (
             ["import trainables.peft_methods.bottleneck  # of Phasetune: registers the method"] if spec.peft.method == "bottleneck" else []
         )
         lines[2:2] = ["from peft import PeftModel", *bottleneck]
-        lines += [f'base = AutoModelForImageTextToText.from_pretrained("{where}", dtype={dtype})']
+        lines += [f'base = {auto}.from_pretrained("{where}", dtype={dtype}{trust})']
         if (folder / _TUNED).exists():
             lines[2:2] = ["from safetensors.torch import load_file"]
             lines += [f'base.load_state_dict(load_file("EXPORT/{_TUNED}"), strict=False)']

@@ -27,6 +27,7 @@ from trainables.torchvision_ops import ensure_torchvision_ops
 from trainables.vlm_peft import assemble, tiny
 from trainables.vlm_peft.absent import absent
 from trainables.vlm_peft.chat import Chat
+from trainables.vlm_peft.model_class import class_of
 from trainables.vlm_peft.spec import ModelSpec, VlmPeftSpec
 from tune.core.errors import Problem, StopStudy, UserError
 
@@ -112,17 +113,14 @@ def load_config(spec: ModelSpec) -> Any:
 
 def load_model(spec: ModelSpec, device: str = "cpu") -> Any:
     """The base model with its weights, on the CPU unless quantised. Raises UserError, and StopStudy for quantisation without CUDA."""
-    ensure_torchvision_ops()
-    from transformers import AutoModelForImageTextToText
-
     if spec.tiny_family is not None:
         return tiny.model(spec.tiny_family)
     arguments: dict[str, Any] = {"dtype": "auto", "trust_remote_code": spec.trust_remote_code, "local_files_only": True}
     if spec.quantize != "none":
         arguments |= _quantisation(spec, device)
     try:
-        found: Any = AutoModelForImageTextToText.from_pretrained(str(located(spec)), output_loading_info=True, **arguments)
-    except (ValueError, OSError, RuntimeError, KeyError) as error:
+        found: Any = class_of(load_config(spec), spec).from_pretrained(str(located(spec)), output_loading_info=True, **arguments)
+    except (ValueError, OSError, RuntimeError, KeyError, ImportError) as error:
         raise UserError(refusal(spec, error)) from None
     model, about = found
     problems = [
@@ -307,7 +305,13 @@ def _processor_from(folder: Path, spec: ModelSpec) -> Any:
         raise UserError(refusal(spec, error)) from None
     if not hasattr(found, "tokenizer") or not hasattr(found, "image_processor"):
         got = f"{folder} gives a {type(found).__name__}, which does not take both words and pictures"
-        raise UserError(Problem("trainable.model.processor", got, "name a folder with preprocessor_config.json and a tokenizer"))
+        fix = "name a folder with preprocessor_config.json and a tokenizer"
+        if spec.trust_remote_code:
+            fix += (
+                "; a model whose code finds pictures by paths in the text, as Qwen-VL-Chat's does, cannot be trained here: "
+                "take one in transformers' layout, such as Qwen2.5-VL"
+            )
+        raise UserError(Problem("trainable.model.processor", got, fix))
     return found
 
 
