@@ -6,6 +6,7 @@ Each benchmark compares two things in one run on one machine. Figures are printe
     make bench ARGS="--only a,e"  # (a) no-op trials (b) a 16-trial CNN study (c) one trial and a plain loop (d) ZeRO memory (e) journal
                                   # (f) 10,000 trials
                                   # (k) a head search with frozen outputs kept
+                                  # (m) what `plan` says a trial needs, and what it held
                                   # (r) a trial on a new group, and on a leased one that keeps its base model
                                   # (t) a multimodal trial and Hugging Face's Trainer
 """
@@ -20,7 +21,17 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from tests.bench import frozen_prefix_bench, journal_bench, leased, plain_loop, resident_bench, scale, stock_nested, trainer_bench
+from tests.bench import (
+    frozen_prefix_bench,
+    journal_bench,
+    leased,
+    memory_bench,
+    plain_loop,
+    resident_bench,
+    scale,
+    stock_nested,
+    trainer_bench,
+)
 
 CNN_POINTS = [{"optim.lr": lr, "batch": batch} for lr in (1e-4, 3e-4, 1e-3, 3e-3) for batch in (16, 32, 64, 128)]
 CNN = {
@@ -83,6 +94,13 @@ def kept_outputs() -> None:
     row("seconds of a trial after the first", found["computed_seconds"] / found["trials"], found["further_kept_seconds"])
 
 
+def memory() -> None:
+    """(m) The estimate of a trial's memory beside the trial's."""
+    say("(m) peak memory of a trial on a CPU, MiB", ("", "estimated", "measured", "estimated / measured"))
+    for name, found in memory_bench.measure().items():
+        row(name, found["estimated"] / 2**20, found["measured"] / 2**20)
+
+
 def kept_base() -> None:
     """(r) A trial on a new group, and on a leased one with and without its base model kept loaded."""
     found = resident_bench.measure()
@@ -115,6 +133,7 @@ ALL: dict[str, Callable[[], None]] = {
     "e": journal,
     "f": many_trials,
     "k": kept_outputs,
+    "m": memory,
     "r": kept_base,
     "t": beside_trainer,
 }
