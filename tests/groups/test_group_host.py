@@ -20,14 +20,23 @@ MIB = 1 << 20
 
 
 class Group:
-    """A host with workers that only this test moves. `killed` are the ranks the host ended."""
+    """A host with workers that only this test moves. `killed` are the ranks the host ended; `seen`: whether that was seen to work."""
 
-    def __init__(self, folder: Path, workers: int = 1, limits: GroupLimits = FOREVER):
+    def __init__(self, folder: Path, workers: int = 1, limits: GroupLimits = FOREVER, seen: bool = True):
         self.folder, self.workers = folder, workers
         self.killed: list[int] = []
         self.notes: list[tuple[str, str]] = []
         self.now = 0.0
-        self.host = Host(TrialShape(workers, 2), limits, self.killed.append, lambda: self.now)
+        self.seen = seen
+        self.drained: dict[str, float | None] = {}
+        self.host = Host(TrialShape(workers, 2), limits, self.kill, self.draining, lambda: self.now)
+
+    async def kill(self, worker: dict[str, Any]) -> bool:
+        self.killed.append(worker["actor"])
+        return self.seen
+
+    async def draining(self) -> dict[str, float | None]:
+        return self.drained
 
     async def up(self, generation: int = 1) -> Group:
         assert await self.host.begin(generation)
