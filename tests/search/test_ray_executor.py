@@ -47,6 +47,23 @@ def test_a_report_without_the_objective_fails_its_trial_once_and_the_slot_is_fre
     assert isinstance(executor.suggest("k2"), dict)
 
 
+def test_leaving_a_drained_node_is_no_retry_however_often_it_happens_and_no_lost_group() -> None:
+    store = MemoryStore()
+    executor, _ = executor_of(store)  # two retries are allowed
+    for i in range(5):
+        assert executor.suggest(f"k{i}")["order"].trial == "t0000"  # type: ignore[index]
+        executor.handle(f"k{i}", ("note", "preempted", "node 1a2b3c is drained", 0.0))
+        executor.handle(f"k{i}", ("retry", "preempted", "node 1a2b3c is drained"))
+    view = executor._search.fold.trials["t0000"]
+    assert (view.state, view.retries, view.preemptions, view.attempt) == ("waiting", 0, 5, 5)
+    for i, state in enumerate(["waiting", "waiting", "failed"]):
+        executor.suggest(f"l{i}")
+        executor.handle(f"l{i}", ("retry", "worker_lost", "SIGKILL"))
+        assert executor._search.fold.trials["t0000"].state == state
+    noted = [e.event.what for e in entries(store) if isinstance(e.event, GroupNoted)]
+    assert noted == ["preempted"] * 5 + ["lost"] * 3
+
+
 def test_groups_are_made_and_released_as_a_person_changes_the_concurrency() -> None:
     store, made, released = MemoryStore(), [], []
     search = make_search(store, rules_of(seed=1, slots=1, trials=9, most_slots=3), asha=False)

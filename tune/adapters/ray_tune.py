@@ -1,9 +1,10 @@
 """Ray Tune drives the search: its controller asks for trials, its actors carry each trial's stream, its loop never blocks on us.
 
 A Tune trial is a feather-weight actor that needs no CPU: it gives its order to a leased worker group and passes the group's
-messages on, one a step. The decision goes straight back from the driver to the group, so a stop lands between two training steps
-and the trial's last word (metrics, files) is never lost. Nothing here can deadlock on CPUs: only groups hold them,
-and there are never more trials than slots. Resume is `Search.replay`, not `Tuner.restore`.
+messages on, one a step. It lives on the driver's own node, as the groups' hosts do, so that no other node's loss can part them. The
+decision goes straight back from the driver to the group, so a stop lands between two training steps and the trial's last word
+(metrics, files) is never lost. Nothing here can deadlock on CPUs: only groups hold them, and there are never more trials than slots.
+Resume is `Search.replay`, not `Tuner.restore`.
 """
 
 from __future__ import annotations
@@ -25,10 +26,11 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from tune.core.errors import FailTrial, StopStudy
-from tune.core.journal import GroupNoted
+from tune.core.journal import PREEMPTED, GroupNoted
 from tune.core.rules import Assignment
 from tune.core.search import Search
 
+_NODE_ID = "ray.io/node-id"  # Ray's label of every node
 _POLL_S = 3600.0  # a group answers earlier: with a message, or because it died
 _QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # result.json, progress.csv and TensorBoard files: the journal has it all
@@ -125,9 +127,10 @@ class RayTuneExecutor:
         os.environ.update(_QUIET)
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # it looks for result files that nobody needs
         scratch = tempfile.mkdtemp(prefix="phasetune-tune-")
+        here = {_NODE_ID: ray.get_runtime_context().get_node_id()}
         try:
             ray.tune.Tuner(
-                ray.tune.with_resources(LeasedTrial, PlacementGroupFactory([{"memory": 1}])),
+                ray.tune.with_resources(LeasedTrial, PlacementGroupFactory([{"memory": 1}], bundle_label_selector=[here])),
                 tune_config=ray.tune.TuneConfig(
                     search_alg=_SearcherOf(self),
                     scheduler=_SchedulerOf(self),
@@ -198,7 +201,8 @@ class RayTuneExecutor:
                 self._search.fail(trial, reason, detail)
                 self._give_back(key)
             case ("retry", reason, detail):
-                self._search.note(GroupNoted(lease.slot, "lost", f"{reason}: {detail}"))
+                if reason != PREEMPTED:  # of that the group has told when it learnt of it
+                    self._search.note(GroupNoted(lease.slot, "lost", f"{reason}: {detail}"))
                 self._search.retry(trial, reason, detail)
                 if reason == "group_lost":
                     self._hosts[lease.slot] = self._make_host(lease.slot)
