@@ -10,6 +10,9 @@ Promised: when `Pulses.surely_over`, no thread of that process computes or begin
 time; the kernel does (SIGALRM, `ALARM_S` later, within the margin) if that thread cannot, because something holds the interpreter's
 lock or because the process is stopped: one that wakes from a SIGSTOP dies of the alarm before its next instruction.
 
+The price: a healthy worker ends, and its trial goes on from its checkpoint, if its interpreter stands still for `silence_s`: in a
+library that holds the interpreter's lock so long, or on a machine that swaps.
+
 Not promised: anything about a whole machine that stands still and goes on (a paused virtual machine), about processes that a recipe
 starts beside its own, or about bytes that the process had given to its kernel: a network file system may send those when the link is
 back, into files that `checkpoint.recover` has removed by then.
