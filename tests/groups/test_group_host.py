@@ -235,12 +235,15 @@ def test_ranks_of_an_abandoned_trial_leave_together(tmp_path: Path):
     async def story() -> None:
         group = await Group(tmp_path, 2).up()
         await group.taken()
-        await group.host.stop_trial("t0000")
+        leaving = asyncio.ensure_future(group.host.stop_trial("t0000"))
         first = asyncio.ensure_future(group.host.report(1, 0, 0, {}, None, {}))
         await asyncio.sleep(0)
         assert not first.done()
         assert await group.host.report(1, 1, 0, {}, None, {}) == ("leave",)
-        assert await first == ("leave",)
+        assert await first == ("leave",) and not leaving.done()
+        for rank in range(2):
+            await group.end(rank, End("retry", "abandoned", "the trial was let go", in_step=True))
+        await leaving
 
     play(story)
 
@@ -332,7 +335,8 @@ def test_a_question_of_a_trial_that_was_let_go_is_told_to_leave(tmp_path: Path):
         await group.taken()
         asking = asyncio.ensure_future(group.host.ask(1, 0, "may I?"))
         await asyncio.sleep(0)
-        await group.host.stop_trial("t0000")
+        leaving = asyncio.ensure_future(group.host.stop_trial("t0000"))
         assert await asking == ("leave",)
+        leaving.cancel()
 
     play(story)

@@ -75,10 +75,7 @@ class Host:
         """Lease the slot. A trial that still holds it has lost its reader: it is told to leave first."""
         assert slot == 0, "a group has one slot"
         while self._lease is not None:
-            holder = self._lease
-            self._abandon(holder)
-            if not await self._bell.until(lambda: holder.over, self._limits.straggle_s):  # noqa: B023 - awaited here
-                self._lose("abandoned", f"{holder.order.trial} did not leave")
+            await self._put_out(self._lease)
         workdir, lease = Path(order.workdir), Lease(order)
         trouble = await asyncio.to_thread(_prepare, workdir)
         self._lease = self._mail[order.trial] = lease
@@ -118,9 +115,9 @@ class Host:
             self._bell.ring()
 
     async def stop_trial(self, trial: str) -> None:
-        """Nobody listens to this trial any more: let it go at its next report."""
+        """Nobody listens to this trial any more. Returns when none of its workers is at work on it."""
         if self._lease is not None and self._lease.order.trial == trial:
-            self._abandon(self._lease)
+            await self._put_out(self._lease)
 
     async def close(self) -> None:
         """No further trial; the workers leave when they are between trials, a running one at its next report."""
@@ -307,6 +304,13 @@ class Host:
         lease.messages.append(end.message())
         lease.over, self._lease = True, None
         self._bell.ring()
+
+    async def _put_out(self, lease: Lease) -> None:
+        """Let a trial go at its next report, or with its workers if that does not come soon."""
+        self._abandon(lease)
+        if not await self._bell.until(lambda: lease.over, self._limits.straggle_s):
+            self._lose("abandoned", f"{lease.order.trial} did not leave")
+            await self._bell.until(lambda: lease.over)
 
     def _abandon(self, lease: Lease) -> None:
         lease.abandoned = True

@@ -80,6 +80,7 @@ class _Lease:
     slot: int
     host_name: str
     failure: FailTrial | None = None  # the search refused a report: it ends as failed at the group's last word
+    leaving: Any = None  # its actor is lost: Ray's promise that its workers have left it
 
 
 class RayTuneExecutor:
@@ -89,6 +90,7 @@ class RayTuneExecutor:
     order(assignment): what the group is to run, JSON-like and picklable.
     release(slot): lets the group of a slot go, when fewer trials are to run at once than there are groups.
     poll(): called several times a second; it may call `search.ask_stop`.
+    ready(calls): those of these calls to hosts that have returned.
     """
 
     def __init__(
@@ -100,8 +102,9 @@ class RayTuneExecutor:
         after_step: Callable[[str], int | None],
         poll: Callable[[], None] = lambda: None,
         release: Callable[[int], None] = lambda slot: None,
+        ready: Callable[[list[Any]], list[Any]] = lambda calls: _ready(calls),
     ):
-        self._release = release
+        self._release, self._ready = release, ready
         self._search, self._make_host, self._order, self._after_step, self._poll = search, host, order, after_step, poll
         self._hosts: dict[int, tuple[Any, str]] = {}
         self._free = list(range(slots))
@@ -159,8 +162,8 @@ class RayTuneExecutor:
             return "over"
         assignment = self._search.next()
         if not isinstance(assignment, Assignment):
-            if assignment == "wait" and not self._leases:
-                self.poll()  # the study is paused, and Tune asks for a trial without a step of its loop between
+            if assignment == "wait" and all(lease.leaving is not None for lease in self._leases.values()):
+                self.poll()  # Tune runs no trial (the study is paused, say): it asks for one without a step of its loop between
             return assignment
         if not self._free:  # more may run at once than when the driver began
             slot = next(i for i in itertools.count() if i not in self._hosts)
@@ -211,15 +214,17 @@ class RayTuneExecutor:
                 self._search.note(GroupNoted(lease.slot, what, detail, seconds))
 
     def lost(self, key: str) -> None:
-        """Tune says that the trial's actor died before its last message."""
+        """Tune says that the trial's actor died before its last message. It is tried again when its workers have left it."""
         lease = self._leases.get(key)
         if lease is not None:
-            self._hosts[lease.slot][0].stop_trial.remote(lease.assignment.trial)
-            self._search.retry(lease.assignment.trial, "trial_actor_lost", "the Ray actor that carried this trial died")
-            self._give_back(key)
+            lease.leaving = self._hosts[lease.slot][0].stop_trial.remote(lease.assignment.trial)
 
     def poll(self) -> None:
         self._poll()
+        leaving = {lease.leaving: key for key, lease in self._leases.items() if lease.leaving is not None}
+        for left in self._ready(list(leaving)):
+            self._search.retry(self._leases[leaving[left]].assignment.trial, "trial_actor_lost", "the Ray actor that carried it died")
+            self._give_back(leaving[left])
         while self._free and len(self._hosts) > self._search.rules.slots:
             slot = self._free.pop()
             del self._hosts[slot]
@@ -228,6 +233,11 @@ class RayTuneExecutor:
 
     def _give_back(self, key: str) -> None:
         self._free.append(self._leases.pop(key).slot)
+
+
+def _ready(calls: list[Any]) -> list[Any]:
+    """Those of Ray's promises that are kept, or broken."""
+    return ray.wait(calls, num_returns=len(calls), timeout=0)[0] if calls else []
 
 
 class _SearcherOf(Searcher):
