@@ -53,5 +53,7 @@ class Generation:
 
     async def _gone(self, rank: int, worker: Worker) -> None:
         killing = asyncio.ensure_future(self._kill(worker))
-        while not self._pulses.surely_over(rank) and not (killing.done() and killing.result()):
+        while not self._pulses.surely_over(rank):
+            if killing.done() and killing.exception() is None and killing.result():  # an error of it has seen nothing
+                return
             await (asyncio.sleep(self._tick_s) if killing.done() else asyncio.wait([killing], timeout=self._tick_s))

@@ -25,11 +25,11 @@ async def end_worker(worker: dict[str, Any]) -> bool:
     True: its process has ended, as was seen on its node. False: nobody there answered, or it cannot be killed just now. Ray is told
     as well, so that what waits for the actor need not wait for the node.
     """
-    ray.kill(worker["actor"])
-    if worker["node"] == ray.get_runtime_context().get_node_id():
-        return await asyncio.to_thread(end_process, worker["pid"], worker["began"])
     there = NodeAffinitySchedulingStrategy(worker["node"], soft=False)
     try:
+        ray.kill(worker["actor"])
+        if worker["node"] == ray.get_runtime_context().get_node_id():
+            return await asyncio.to_thread(end_process, worker["pid"], worker["began"])
         ended = _end_process.options(scheduling_strategy=there).remote(worker["pid"], worker["began"])
         return bool(await asyncio.wait_for(ended, _ANSWERS_WITHIN_S))
     except (ray.exceptions.RayError, asyncio.TimeoutError):
