@@ -37,6 +37,19 @@ def test_a_trial_whose_worker_cannot_be_seen_ended_is_retried_when_it_was_silent
     play(story)
 
 
+def test_a_kill_that_fails_has_seen_nothing_and_the_silence_decides(tmp_path: Path):
+    async def story() -> None:
+        group = await Group(tmp_path, 1, LIMITS).up()
+        await group.taken()
+        group.killed = None  # type: ignore[assignment] - what kills raises
+        await group.host.ended(1, "worker_lost", "its node died")
+        assert await said(group) is None
+        group.now = OVER_S
+        assert await said(group) == "retry"
+
+    play(story)
+
+
 def test_a_trial_of_a_worker_that_was_seen_ended_is_retried_at_once(tmp_path: Path):
     async def story() -> None:
         group = await Group(tmp_path, 2, LIMITS).up()

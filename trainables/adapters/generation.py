@@ -26,6 +26,7 @@ class Generation:
         self.base_rss_bytes: int | None = None  # of a worker after its first trial
         self._tick_s, self._kill = silence_s / BEATS, kill
         self._pulses = Pulses(silence_s, clock)
+        self._killing: list[asyncio.Future[bool]] = []  # the loop itself holds none
 
     def beat(self, rank: int) -> bool:
         """Whether this worker may go on for a while."""
@@ -53,6 +54,7 @@ class Generation:
 
     async def _gone(self, rank: int, worker: Worker) -> None:
         killing = asyncio.ensure_future(self._kill(worker))
+        self._killing.append(killing)
         while not self._pulses.surely_over(rank):
             if killing.done() and killing.exception() is None and killing.result():  # an error of it has seen nothing
                 return
