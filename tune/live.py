@@ -15,6 +15,7 @@ from tune.core.fold import StudyFold, TrialView
 from tune.core.journal import (
     BUDGET,
     ENDED_STATES,
+    PREEMPTED,
     Ended,
     Entry,
     GroupNoted,
@@ -126,6 +127,8 @@ class PlainView:
                 return f"{trial} step {step}{said}" + (f"  stopped: {stop}" if stop else "") + (f"  paused {pause}" if pause else "")
             case Promoted(trial, rung):
                 return f"{trial} goes on: it is among the best at the rung after step {rung}"
+            case Retried(trial, attempt, reason, detail) if reason == PREEMPTED:
+                return f"{trial} left its node after attempt {attempt}; it will go on elsewhere from its checkpoint. {detail}"
             case Retried(trial, attempt, reason, detail):
                 return f"{trial} attempt {attempt} was lost ({reason}); it will go on from its checkpoint. {detail}"
             case Ended(trial, state, _, _, _, reason, detail):
@@ -141,6 +144,8 @@ class PlainView:
                 )
                 said += f" (stopped by budget: {detail})" if reason == BUDGET and value is not None else ""
                 return f"{trial} {state} {said}  [{ended}{total} trials, {best_text}]"
+            case GroupNoted(slot, "preempted", detail):
+                return f"worker group {slot} leaves its node at the next report: {detail}"
             case GroupNoted(slot, what, detail, seconds):
                 return f"worker group {slot} {what}" + (f" in {seconds:.1f} s" if seconds else "") + (f": {detail}" if detail else "")
             case Noted(about, data):

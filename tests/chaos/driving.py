@@ -31,11 +31,13 @@ class Over(Exception):
 
 @dataclass(frozen=True)
 class Blow:
-    """When a fault struck: what the journal held, the unix time, and how long after it the world was whole again."""
+    """When a fault struck: what the journal held, the unix time, and how long after it the world was whole again. `seen`: figures of
+    its own, for people."""
 
     before: tuple[Entry, ...]
     at_s: float
     lasted_s: float = 0.0
+    seen: str = ""
 
 
 class Run:

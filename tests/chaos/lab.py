@@ -11,17 +11,24 @@ from pathlib import Path
 
 from tests.chaos.bad_disk import BadDisk, build
 from tests.chaos.driving import MAX_RESUMES, Blow, Broken, Over, Run
+from tests.chaos.far_nodes import FarNodes
 from tests.chaos.faults import Fault, Scene, files_below, mounted, unmount
 from tests.chaos.judging import Cost, judge, mlflow_runs
 from tests.chaos.nodes import Nodes
 from tests.chaos.ray_faults import RayFault
-from tests.chaos.studies import ChaosStudy
+from tests.chaos.studies import ChaosStudy, Where
+from tests.cluster.networks import why_not
 from tests.mlflow_log.server import MlflowServer
 from tune.core.journal import Entry
 
 AT_LEAST_EVENTS = 3  # before a fault strikes
-ENDS_WITHIN_S = {"process": 120.0, "ray": 150.0, "nodes": 150.0, "nodes and Redis": 150.0}
+ENDS_WITHIN_S = {"process": 120.0, "ray": 150.0, "nodes": 150.0, "nodes and Redis": 150.0, "networks": 150.0}
 SMALL_MB = 4
+_CLUSTERS: dict[Where, Callable[[], Nodes]] = {
+    "nodes": lambda: Nodes(2),
+    "nodes and Redis": lambda: Nodes(2, with_redis=True),
+    "networks": lambda: FarNodes(2),
+}
 
 
 @dataclass(frozen=True)
@@ -70,13 +77,12 @@ class Lab:
 
     def on_ray(self, study: ChaosStudy, faults: Sequence[RayFault]) -> list[Row]:
         """A study on a Ray of its own, or on several nodes, that meets these faults in their order."""
+        if why := _why_no_cluster(study):
+            return [self._row(Row(fault.name, study.name, 0, None, f"not run: {why}", skipped=True)) for fault in faults]
         if study.ordered:
             self._undisturbed(study)
-        with_redis = study.where == "nodes and Redis"
-        if with_redis and shutil.which("redis-server") is None:
-            return [self._row(Row(fault.name, study.name, 0, None, "not run: no redis-server", skipped=True)) for fault in faults]
         with ExitStack() as stack:
-            nodes = stack.enter_context(Nodes(2, with_redis=with_redis)) if study.where.startswith("nodes") else None
+            nodes = stack.enter_context(_CLUSTERS[study.where]()) if study.where in _CLUSTERS else None
             words = ("--address", nodes.address) if nodes is not None else ()
             environment = None if nodes is None else nodes.environment
             scene, store, why = stack.enter_context(self._scene(study, words, "disk", environment))
@@ -137,7 +143,7 @@ class Lab:
             if scene.run.wait(ENDS_WITHIN_S[study.where]) != 0:
                 raise Broken(f"a resume of a done study failed: {scene.run.said()[-800:]}")
         cost = judge(study, scene.run.entries(), self._whole.get(study.name, ()), blow, mlflow_runs(store, study.name), upto)
-        return Row(name, study.name, len(blow.before), cost)
+        return Row(name, study.name, len(blow.before), cost, blow.seen)
 
     def _undisturbed(self, study: ChaosStudy) -> list[Entry]:
         if study.name not in self._whole:
@@ -179,3 +185,10 @@ class Lab:
                 store = scene.server.backend_uri
             stack.callback(run.clean_up)
             yield scene, store, ""
+
+
+def _why_no_cluster(study: ChaosStudy) -> str:
+    """Why the cluster of this study cannot be made here; "" if it can, or needs none."""
+    if study.where == "nodes and Redis" and shutil.which("redis-server") is None:
+        return "no redis-server"
+    return why_not() if study.where == "networks" else ""

@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 import time
 
 import psutil
 
 from tests.cluster.machines import Machines, free_ports, kill_tree
+
+_DRAIN = """
+import sys, time
+from ray._raylet import GcsClient
+from ray.core.generated.autoscaler_pb2 import DrainNodeReason
+
+address, folder, within_s = sys.argv[1], sys.argv[2], float(sys.argv[3])
+gcs = GcsClient(address=address)
+[node] = [key for key, node in gcs.get_all_node_info().items() if f"/{folder}/" in node.raylet_socket_name and node.state == 0]
+preemption = DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
+accepted, why_not = gcs.drain_node(node.hex(), preemption, "reclaimed", round((time.time() + within_s) * 1000))
+sys.exit(0 if accepted else why_not)
+"""
 
 
 class Nodes(Machines):
@@ -36,6 +50,11 @@ class Nodes(Machines):
         """SIGKILL of the raylet alone that `worker` belongs to."""
         [raylet] = [parent for parent in worker.parents() if parent.name() == "raylet"]
         raylet.kill()
+
+    def drain(self, i: int, within_s: float) -> None:
+        """Tell the control plane, as a cloud's notice does, that the worker node of this number goes away in so many seconds."""
+        words = [sys.executable, "-c", _DRAIN, self.address, f"node{i}", str(within_s)]
+        subprocess.run(words, env=self.environment, check=True, timeout=60)
 
     def kill_head(self) -> None:
         kill_tree(self._processes[0])

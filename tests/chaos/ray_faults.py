@@ -10,16 +10,20 @@ import errno
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psutil
 
 from tests.chaos.driving import Blow, Broken, Over, Run
+from tests.chaos.far_nodes import FarNodes
 from tests.chaos.faults import Scene
 from tests.chaos.nodes import Nodes
-from tune.core.journal import GroupNoted
+from trainables.adapters.order import GroupLimits
+from trainables.adapters.pulse import ALARM_S
+from tune.core.journal import Entry, GroupNoted, Retried, Started
 
 NOTICED_S = 120.0
+DRAINED_WITHIN_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -166,6 +170,51 @@ def _kill_node(scene: Scene, nodes: Nodes | None) -> Blow:
     return blow
 
 
+def _cut_off(scene: Scene, nodes: Nodes | None) -> Blow:
+    """A node is off the network and lives on. Its worker ends by itself in time, and the trial begins again, elsewhere, not before that.
+    When the link is back, Ray refuses the node that it took for dead; started again, it serves."""
+    assert isinstance(nodes, FarNodes)
+    worker = _worker(scene)
+    i = nodes.node_with(worker)
+    blow = scene.run.blow()
+
+    def begun_again() -> list[Entry]:
+        return [e for e in scene.run.entries()[len(blow.before) :] if isinstance(e.event, Started) and e.event.attempt > 1]
+
+    nodes.cut(i)
+    in_time_s = GroupLimits().silence_s + ALARM_S
+    gone, _ = psutil.wait_procs([worker], timeout=in_time_s)
+    if not gone:
+        raise Broken(f"the worker that was cut off lived on for {in_time_s:g} s")
+    ended_after_s = time.time() - blow.at_s
+    if begun_again():
+        raise Broken("the trial began again while its worker that was cut off lived")
+    scene.run.until_true(begun_again, "the trial begins again", NOTICED_S)
+    again_after_s = begun_again()[0].t - blow.at_s
+    nodes.heal(i)
+    scene.run.until_true(lambda: i not in nodes.living_nodes(), "the node that was cut off hears that it is taken for dead", NOTICED_S)
+    nodes.add()
+    return replace(blow, seen=f"(worker ended after {ended_after_s:.1f} s, trial began again after {again_after_s:.1f} s)")
+
+
+def _preemption_notice(scene: Scene, nodes: Nodes | None) -> Blow:
+    """A node will be reclaimed: its group leaves it at the next report, and comes up on another one."""
+    assert nodes is not None
+    worker = _worker(scene)
+    blow = scene.run.blow()
+    nodes.drain(nodes.node_with(worker), DRAINED_WITHIN_S)
+
+    def told() -> list[str]:
+        return [e.event.what for e in scene.run.entries()[len(blow.before) :] if isinstance(e.event, GroupNoted)]
+
+    scene.run.until_true(lambda: told() == ["preempted", "started"] or "lost" in told(), "the group is elsewhere", DRAINED_WITHIN_S)
+    if told() != ["preempted", "started"]:
+        raise Broken(f"a group that was to leave its node and to come up again was {', '.join(told()) or 'not told'}")
+    nodes.add()
+    left = any(isinstance(e.event, Retried) for e in scene.run.entries()[len(blow.before) :])
+    return replace(blow, seen=f"(the trial {'left in the middle' if left else 'had ended before'})")
+
+
 def _restart_gcs(scene: Scene, nodes: Nodes | None) -> Blow:
     """The control plane is gone for five seconds and finds what it knew in Redis."""
     assert nodes is not None
@@ -199,5 +248,7 @@ FULL_DISK = RayFault("disk of workers and driver: full", _full_disk)
 KILL_RAYLET = RayFault("a raylet: SIGKILL, replaced after 2 s", _kill_raylet(2.0))
 KILL_RAYLET_LONG = RayFault("a raylet: SIGKILL, replaced after 20 s", _kill_raylet(20.0))
 KILL_NODE = RayFault("a node, all of it: SIGKILL, replaced", _kill_node)
+CUT_OFF = RayFault("a node: off the network, later back", _cut_off)
+PREEMPTION_NOTICE = RayFault("a node: drained before it is reclaimed", _preemption_notice)
 KILL_HEAD = RayFault("the head: SIGKILL, started anew", _kill_head)
 RESTART_GCS = RayFault("the GCS with Redis: SIGKILL, back after 5 s", _restart_gcs)

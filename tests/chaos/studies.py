@@ -34,13 +34,13 @@ trainable:
 space:
   optim.lr: {float: [1e-4, 1e-2], log: true}
 """
-Where = Literal["process", "ray", "nodes", "nodes and Redis"]
+Where = Literal["process", "ray", "nodes", "nodes and Redis", "networks"]
 
 
 @dataclass(frozen=True)
 class ChaosStudy:
     """`where`: "process" is the foreground, "ray" a Ray of the driver's own, "nodes" a cluster of several nodes on this machine,
-    "nodes and Redis" one whose control plane can be started again.
+    "nodes and Redis" one whose control plane can be started again, "networks" one whose nodes are each in a network of their own.
 
     ordered: one slot, so that a study that met a fault must be the undisturbed one, event for event. With several slots the order
     of reports is the machine's; then what stood in the journal must stay, and every decision must be the one that the same sampler
@@ -72,4 +72,6 @@ NARROW = _curve("chaos_narrow", "ray", 10, cluster="concurrency: 1, max_retries:
 WIDE = _curve("chaos_wide", "ray", 14, ordered=False, cluster="concurrency: 2, max_retries: 5", step_seconds=0.15)
 NODES = _curve("chaos_nodes", "nodes", 12, ordered=False, cluster="max_retries: 5", step_seconds=0.3, sampler="random")
 NODES_REDIS = replace(NODES, where="nodes and Redis")
+DRAINED = _curve("chaos_drained", "nodes", 6, cluster="concurrency: 1, max_retries: 0", step_seconds=0.3)  # no retry to spare
+FAR = _curve("chaos_far", "networks", 8, cluster="concurrency: 1, max_retries: 5", step_seconds=0.3)
 CNN = ChaosStudy("chaos_cnn", _CNN, "process", 3)

@@ -37,6 +37,7 @@ class Machines:
         self.token = secrets.token_hex(32)
         self._workers, self._resources = workers, resources
         self._head_environment: dict[str, str] = {}
+        self._host = "127.0.0.1"
         self._port, self._dashboard_port = free_ports(2)
         self.url = f"http://127.0.0.1:{self._dashboard_port}"
         self._processes: list[psutil.Process] = []
@@ -46,7 +47,7 @@ class Machines:
     @property
     def address(self) -> str:
         """Of the head, for `ray.init`."""
-        return f"127.0.0.1:{self._port}"
+        return f"{self._host}:{self._port}"
 
     @property
     def environment(self) -> dict[str, str]:
@@ -58,7 +59,7 @@ class Machines:
     def __enter__(self: M) -> M:
         try:
             dashboard = ["--dashboard-host", "127.0.0.1", "--dashboard-port", str(self._dashboard_port)]
-            self._start("head", ["--head", "--port", str(self._port), *dashboard, "--num-cpus", "0"], self._head_environment)
+            self._start("head", [*self._head_words(), *dashboard, "--num-cpus", "0"], self._head_environment)
             until(self._dashboard_answers, "the dashboard answers", 60)
             self._n_started = 0
             for cpus in self._workers:
@@ -111,10 +112,18 @@ class Machines:
                             found.append(child)
         return found
 
+    def _head_words(self) -> list[str]:
+        return ["--head", "--port", str(self._port)]
+
+    def _place(self) -> tuple[list[str], list[str]]:
+        """Of the next worker node: words before its command, and further ones of `ray start`."""
+        return [], []
+
     def _start_node(self, cpus: int) -> str:
         name = f"node{self._n_started}"
-        words = ["--address", self.address, "--num-cpus", str(cpus), "--resources", self._resources]
-        self._nodes.append(self._start(name, words))
+        before, more = self._place()
+        words = ["--address", self.address, "--num-cpus", str(cpus), "--resources", self._resources, *more]
+        self._nodes.append(self._start(name, words, before=before))
         self._n_started += 1
         return name
 
@@ -122,11 +131,11 @@ class Machines:
         log = self.folder / f"{name}.log"
         until(lambda: "Ray runtime started" in log.read_text(errors="replace"), f"{name} is up", 60)
 
-    def _start(self, name: str, words: list[str], more: Mapping[str, str] | None = None) -> psutil.Process:
+    def _start(self, name: str, words: list[str], more: Mapping[str, str] | None = None, before: Sequence[str] = ()) -> psutil.Process:
         ray = str(Path(sys.executable).parent / "ray")
         agent = ["--dashboard-agent-listen-port", str(free_ports(1)[0])]  # by default all nodes of a machine would share one
         disk = ["--temp-dir", str(self.folder / name)]  # nor do machines unpack an archive into the same folder at the same time
-        command = [ray, "start", "--block", "--disable-usage-stats", *agent, *disk, *words]
+        command = [*before, ray, "start", "--block", "--disable-usage-stats", *agent, *disk, *words]
         with (self.folder / f"{name}.log").open("w") as log:
             started = subprocess.Popen(
                 command,

@@ -20,14 +20,23 @@ MIB = 1 << 20
 
 
 class Group:
-    """A host with workers that only this test moves. `killed` are the ranks the host ended."""
+    """A host with workers that only this test moves. `killed` are the ranks the host ended; `seen`: whether that was seen to work."""
 
-    def __init__(self, folder: Path, workers: int = 1, limits: GroupLimits = FOREVER):
+    def __init__(self, folder: Path, workers: int = 1, limits: GroupLimits = FOREVER, seen: bool = True):
         self.folder, self.workers = folder, workers
         self.killed: list[int] = []
         self.notes: list[tuple[str, str]] = []
         self.now = 0.0
-        self.host = Host(TrialShape(workers, 2), limits, self.killed.append, lambda: self.now)
+        self.seen = seen
+        self.drained: dict[str, float | None] = {}
+        self.host = Host(TrialShape(workers, 2), limits, self.kill, self.draining, lambda: self.now)
+
+    async def kill(self, worker: dict[str, Any]) -> bool:
+        self.killed.append(worker["actor"])
+        return self.seen
+
+    async def draining(self) -> dict[str, float | None]:
+        return self.drained
 
     async def up(self, generation: int = 1) -> Group:
         assert await self.host.begin(generation)
@@ -226,12 +235,15 @@ def test_ranks_of_an_abandoned_trial_leave_together(tmp_path: Path):
     async def story() -> None:
         group = await Group(tmp_path, 2).up()
         await group.taken()
-        await group.host.stop_trial("t0000")
+        leaving = asyncio.ensure_future(group.host.stop_trial("t0000"))
         first = asyncio.ensure_future(group.host.report(1, 0, 0, {}, None, {}))
         await asyncio.sleep(0)
         assert not first.done()
         assert await group.host.report(1, 1, 0, {}, None, {}) == ("leave",)
-        assert await first == ("leave",)
+        assert await first == ("leave",) and not leaving.done()
+        for rank in range(2):
+            await group.end(rank, End("retry", "abandoned", "the trial was let go", in_step=True))
+        await leaving
 
     play(story)
 
@@ -323,7 +335,8 @@ def test_a_question_of_a_trial_that_was_let_go_is_told_to_leave(tmp_path: Path):
         await group.taken()
         asking = asyncio.ensure_future(group.host.ask(1, 0, "may I?"))
         await asyncio.sleep(0)
-        await group.host.stop_trial("t0000")
+        leaving = asyncio.ensure_future(group.host.stop_trial("t0000"))
         assert await asking == ("leave",)
+        leaving.cancel()
 
     play(story)

@@ -57,11 +57,12 @@ class Lessee:
             self.answer(trial, "stop" if messages[-1][1] == stop_at else "continue")
 
 
-def make_group(folder: Path, workers: int, hang_s: float = 5) -> Any:
+def make_group(folder: Path, workers: int, hang_s: float = 5, silence_s: float = 20) -> Any:
     from trainables.adapters.order import GroupLimits
     from trainables.adapters.worker_group import WorkerGroup
 
-    return WorkerGroup(TrialShape(workers, 1), folder / "groups", GroupLimits(hang_s=hang_s, straggle_s=2, rss_growth_bytes=64 << 20))
+    limits = GroupLimits(hang_s=hang_s, straggle_s=2, rss_growth_bytes=64 << 20, silence_s=silence_s)
+    return WorkerGroup(TrialShape(workers, 1), folder / "groups", limits)
 
 
 def free_cpus() -> float:
@@ -233,6 +234,23 @@ def test_a_group_whose_host_is_killed_gives_the_cpus_back_by_itself(ray_session:
     group.close()
     assert not group.alive
     assert not (tmp_path / "groups" / group.name).exists()
+
+
+def test_a_worker_that_is_stopped_is_lost_after_its_silence_killed_and_its_trial_goes_on(ray_session: str, tmp_path: Path):
+    import psutil
+
+    group = make_group(tmp_path, 1, silence_s=2)
+    lessee = Lessee(group, tmp_path)
+    lessee.lease("t0000", "steps", epochs=3)
+    assert lessee.next("t0000")[0] == "report"
+    [pid] = group.ready()["pids"]
+    worker = psutil.Process(pid)
+    worker.suspend()
+    assert lessee.next("t0000") == ("retry", "worker_silent", "rank 0 was not heard for 5 s")
+    worker.wait(10)
+    *_, end = lessee.run("t0000", "steps", attempt=1, epochs=3)
+    assert end[:3] == ("done", {"val/score": 1.0}, {"started_at": "1"})
+    group.close()
 
 
 def test_a_group_closed_while_it_starts_gives_the_cpus_back(ray_session: str, tmp_path: Path):

@@ -18,7 +18,11 @@ class Host:
     """Takes every call and does nothing with it."""
 
     def __getattr__(self, name: str) -> Any:
-        return type("Method", (), {"remote": staticmethod(lambda *args: self.calls.append((name, *args)))})
+        return type("Method", (), {"remote": staticmethod(lambda *args: self.call(name, *args))})
+
+    def call(self, *said: Any) -> str:
+        self.calls.append(said)
+        return f"call {len(self.calls)}"
 
     def __init__(self) -> None:
         self.__dict__["calls"] = []
@@ -45,6 +49,37 @@ def test_a_report_without_the_objective_fails_its_trial_once_and_the_slot_is_fre
     ended = [e.event for e in entries(store) if isinstance(e.event, Ended)]
     assert [(e.trial, e.state, e.reason) for e in ended] == [("t0000", "failed", "no_objective")]
     assert isinstance(executor.suggest("k2"), dict)
+
+
+def test_leaving_a_drained_node_is_no_retry_however_often_it_happens_and_no_lost_group() -> None:
+    store = MemoryStore()
+    executor, _ = executor_of(store)  # two retries are allowed
+    for i in range(5):
+        assert executor.suggest(f"k{i}")["order"].trial == "t0000"  # type: ignore[index]
+        executor.handle(f"k{i}", ("note", "preempted", "node 1a2b3c is drained", 0.0))
+        executor.handle(f"k{i}", ("retry", "preempted", "node 1a2b3c is drained"))
+    view = executor._search.fold.trials["t0000"]
+    assert (view.state, view.retries, view.preemptions, view.attempt) == ("waiting", 0, 5, 5)
+    for i, state in enumerate(["waiting", "waiting", "failed"]):
+        executor.suggest(f"l{i}")
+        executor.handle(f"l{i}", ("retry", "worker_lost", "SIGKILL"))
+        assert executor._search.fold.trials["t0000"].state == state
+    noted = [e.event.what for e in entries(store) if isinstance(e.event, GroupNoted)]
+    assert noted == ["preempted"] * 5 + ["lost"] * 3
+
+
+def test_a_trial_whose_actor_died_is_tried_again_when_its_workers_have_left_it_and_not_before() -> None:
+    store, left = MemoryStore(), list[Any]()
+    executor, host = executor_of(store)
+    executor._ready = lambda calls: [call for call in calls if call in left]
+    assert isinstance(executor.suggest("k1"), dict)
+    executor.lost("k1")
+    assert host.calls[-1] == ("stop_trial", "t0000")
+    assert executor.suggest("k2") == "wait" and executor._search.fold.trials["t0000"].state == "running"
+    left.append(executor._leases["k1"].leaving)
+    assert executor.suggest("k2") == "wait", "it looks, and the slot is free for the next question"
+    assert executor._search.fold.trials["t0000"].reason == "trial_actor_lost"
+    assert executor.suggest("k2")["order"].trial == "t0000"  # type: ignore[index]
 
 
 def test_groups_are_made_and_released_as_a_person_changes_the_concurrency() -> None:

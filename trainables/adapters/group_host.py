@@ -3,8 +3,9 @@
 The trial leases the group's slot with `run`, hears with `next` and answers with `answer`; the workers `join`, `take` the order,
 `meet`, `report` and `end`; the supervisor (worker_group.py) says when a set of workers begins and when it is lost. Every wait is
 a long poll on one asyncio bell. Promised: all ranks of a trial get the same order and the same answers; a trial that was taken
-always ends with exactly one of done, failed, retry, whatever dies; workers that may be out of step are made anew before they
-serve another trial. A set of workers is a `generation`: calls of an older one are sent home.
+always ends with exactly one of done, failed, retry, whatever dies; it ends, and may be tried again elsewhere, only when each of its
+workers has said its last word or is gone for sure (generation.py); workers that may be out of step are made anew before they serve
+another trial. Calls of workers of an older set are sent home.
 """
 
 from __future__ import annotations
@@ -12,70 +13,53 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from pathlib import Path
 from typing import Any, Literal
 
 from trainables.adapters import checkpoint
 from trainables.adapters.attempt import end_of
+from trainables.adapters.bell import Bell
+from trainables.adapters.draining import Draining
+from trainables.adapters.generation import Generation, Kill, Worker
+from trainables.adapters.group_lease import LEAVE, Answer, Lease, Meeting
 from trainables.adapters.machine import over_workers
 from trainables.adapters.order import End, GroupLimits, Order
 from trainables.adapters.reporter import Failure
 from tune.core.ports import Decision
 from tune.core.shape import TrialShape
 
-# "fail" carries reason, detail and whether all ranks hear it at the same point of the trial
-Answer = tuple[Literal["decision"], Decision] | tuple[Literal["fail"], str, str, bool] | tuple[Literal["leave"]]
-_LEAVE: Answer = ("leave",)
 _FINAL = ("done", "failed", "retry", "stop")
-_GRAVER = ("stop", "failed", "retry")  # of the ends of several ranks the first of these is the trial's
 
 
-@dataclass
-class _Meeting:
-    """Ranks that arrived at one point of a trial, and what they are told."""
-
-    arrived: dict[int, Failure | None] = field(default_factory=dict)
-    report: tuple[int, dict[str, float]] | None = None
-    readings: list[dict[str, float]] = field(default_factory=list)  # of the ranks' machines
-    answer: Answer | None = None
-    timer: asyncio.TimerHandle | None = None
-
-
-@dataclass
-class _Lease:
-    """One order on the slot, from `run` to its last message."""
-
-    order: Order
-    taken: set[int] = field(default_factory=set)
-    ends: dict[int, End] = field(default_factory=dict)
-    meetings: dict[str, _Meeting] = field(default_factory=dict)
-    asking: _Meeting | None = None
-    questions: int = 0
-    answers: dict[int, Any] = field(default_factory=dict)
-    messages: deque[tuple[Any, ...]] = field(default_factory=deque)
-    timer: asyncio.TimerHandle | None = None
-    abandoned: bool = False
-    over: bool = False
+async def _no_node_is_drained() -> Draining:
+    return {}
 
 
 class Host:
-    """See the module. `kill` ends the workers that `join` gave it. All methods run on one event loop."""
+    """See the module. All methods run on one event loop.
 
-    def __init__(self, shape: TrialShape, limits: GroupLimits, kill: Callable[[Any], None], clock: Callable[[], float] = time.monotonic):
-        self._shape, self._limits, self._kill, self._clock = shape, limits, kill, clock
-        self._bell = _Bell()
-        self._generation = 0
-        self._began = 0.0
-        self._workers: dict[int, dict[str, Any]] = {}
+    kill: ends a worker that joined; whether its process was seen to have ended. draining: which nodes are about to go away.
+    """
+
+    def __init__(
+        self,
+        shape: TrialShape,
+        limits: GroupLimits,
+        kill: Kill,
+        draining: Callable[[], Awaitable[Draining]] = _no_node_is_drained,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self._shape, self._limits, self._kill, self._draining, self._clock = shape, limits, kill, draining, clock
+        self._bell = Bell()
+        self._generation = Generation(0, limits.silence_s, kill, clock)
+        self._tasks: set[asyncio.Task[None]] = set()  # the loop itself holds none
         self._state: Literal["starting", "ready", "leaving", "dead", "closed", "broken"] = "starting"
         self._broken = ""
         self._start_seconds = 0.0
-        self._lease: _Lease | None = None
-        self._mail: dict[str, _Lease] = {}
+        self._lease: Lease | None = None
+        self._mail: dict[str, Lease] = {}
         self._notes: deque[tuple[Any, ...]] = deque()
-        self._base_rss_bytes: int | None = None
 
     # -- the trial's side ------------------------------------------------------------------------------------------------------
 
@@ -84,18 +68,15 @@ class Host:
         up = await self._bell.until(lambda: self._state in ("ready", "broken", "closed"), timeout_s)
         if self._state != "ready":
             return {"error": self._broken or ("closed" if up else f"not up after {timeout_s} s")}
-        workers = [self._workers[rank] for rank in sorted(self._workers)]
+        workers = [worker for _, worker in sorted(self._generation.workers.items())]
         return {"seconds": self._start_seconds, "pids": [worker["pid"] for worker in workers], "node": workers[0]["node"]}
 
     async def run(self, order: Order, slot: int = 0) -> None:
         """Lease the slot. A trial that still holds it has lost its reader: it is told to leave first."""
         assert slot == 0, "a group has one slot"
         while self._lease is not None:
-            holder = self._lease
-            self._abandon(holder)
-            if not await self._bell.until(lambda: holder.over, self._limits.straggle_s):  # noqa: B023 - awaited here
-                self._lose("abandoned", f"{holder.order.trial} did not leave")
-        workdir, lease = Path(order.workdir), _Lease(order)
+            await self._put_out(self._lease)
+        workdir, lease = Path(order.workdir), Lease(order)
         trouble = await asyncio.to_thread(_prepare, workdir)
         self._lease = self._mail[order.trial] = lease
         if trouble is not None:
@@ -122,7 +103,8 @@ class Host:
         """The decision on the report that was read last."""
         lease = self._mail.get(trial)
         if lease is not None and lease.asking is not None:
-            lease.asking.answer = ("decision", decision)
+            leaves = lease.preempted and decision == "continue"
+            lease.asking.answer = ("preempted", lease.preempted) if leaves else ("decision", decision)
             self._bell.ring()
 
     async def tell(self, trial: str, number: int, answer: Any) -> None:
@@ -133,9 +115,9 @@ class Host:
             self._bell.ring()
 
     async def stop_trial(self, trial: str) -> None:
-        """Nobody listens to this trial any more: let it go at its next report."""
+        """Nobody listens to this trial any more. Returns when none of its workers is at work on it."""
         if self._lease is not None and self._lease.order.trial == trial:
-            self._abandon(self._lease)
+            await self._put_out(self._lease)
 
     async def close(self) -> None:
         """No further trial; the workers leave when they are between trials, a running one at its next report."""
@@ -147,27 +129,35 @@ class Host:
 
     # -- the workers' side -----------------------------------------------------------------------------------------------------
 
-    async def join(self, generation: int, rank: int, worker: dict[str, Any]) -> None:
-        """A worker is up. `worker`: pid, node, actor (a handle that `kill` takes), placement_group."""
-        if generation == self._generation:
-            self._workers[rank] = worker
-            if len(self._workers) == self._shape.workers and self._state == "starting":
+    async def join(self, generation: int, rank: int, worker: Worker) -> None:
+        """A worker is up."""
+        if generation == self._generation.number:
+            workers = self._generation.workers
+            self._generation.join(rank, worker)
+            if len(workers) == self._shape.workers and self._state == "starting":
                 self._state = "ready"
-                self._start_seconds = self._clock() - self._began
-                self._note("started", f"pids {', '.join(str(w['pid']) for w in self._workers.values())}", self._start_seconds)
+                self._start_seconds = self._clock() - self._generation.began_s
+                self._note("started", f"pids {', '.join(str(worker['pid']) for worker in workers.values())}", self._start_seconds)
                 self._bell.ring()
+
+    async def beat(self, generation: int, rank: int) -> bool:
+        """Whether this worker may go on for a while (pulse.py)."""
+        return generation == self._generation.number and self._generation.beat(rank)
 
     async def take(self, generation: int, rank: int) -> Order | None:
         """The next order, the same for every rank; None: leave."""
 
         def order_is_due() -> bool:
-            return self._state == "ready" and self._lease is not None and rank not in self._lease.taken
+            lease = self._lease
+            if lease is None or rank in lease.taken or generation != self._generation.number or self._generation.given_up:
+                return False
+            return self._state == "ready" or (self._state == "leaving" and bool(lease.taken))  # what one rank took, all do
 
         def is_to_leave() -> bool:
-            return generation != self._generation or self._state in ("leaving", "dead", "closed", "broken")
+            return generation != self._generation.number or self._state in ("leaving", "dead", "closed", "broken")
 
         await self._bell.until(lambda: order_is_due() or is_to_leave())
-        if is_to_leave() or self._lease is None:
+        if self._lease is None or not order_is_due():
             return None
         self._lease.taken.add(rank)
         return self._lease.order
@@ -185,24 +175,24 @@ class Host:
     async def ask(self, generation: int, rank: int, question: Any) -> tuple[Any] | Answer:
         """Send a question of one rank to the study; its answer alone in a tuple, or `leave` if the trial was let go."""
         lease = self._lease
-        if generation != self._generation or lease is None or rank not in lease.taken or lease.abandoned:
-            return _LEAVE
+        if generation != self._generation.number or lease is None or rank not in lease.taken or lease.is_let_go:
+            return LEAVE
         lease.questions += 1
         number = lease.questions
         lease.messages.append(("ask", number, question))
         self._bell.ring()
-        await self._bell.until(lambda: number in lease.answers or lease.abandoned or self._lease is not lease)
-        return (lease.answers.pop(number),) if number in lease.answers else _LEAVE
+        await self._bell.until(lambda: number in lease.answers or lease.is_let_go or self._lease is not lease)
+        return (lease.answers.pop(number),) if number in lease.answers else LEAVE
 
     async def end(self, generation: int, rank: int, end: End, rss_after_bytes: int) -> None:
         """A rank's attempt is over. `rss_after_bytes` is what the process holds after it has cleaned up, without a kept base model."""
         lease = self._lease
-        if generation != self._generation or lease is None or rank not in lease.taken:
+        if generation != self._generation.number or lease is None or rank not in lease.taken or lease.ending:
             return
         lease.ends[rank] = end
-        self._base_rss_bytes = self._base_rss_bytes or rss_after_bytes
-        if rss_after_bytes - self._base_rss_bytes > self._limits.rss_growth_bytes:
-            self._leave(f"rank {rank} holds {rss_after_bytes >> 20} MiB, {self._base_rss_bytes >> 20} MiB after its first trial")
+        base_bytes = self._generation.base_rss_bytes = self._generation.base_rss_bytes or rss_after_bytes
+        if rss_after_bytes - base_bytes > self._limits.rss_growth_bytes:
+            self._leave(f"rank {rank} holds {rss_after_bytes >> 20} MiB, {base_bytes >> 20} MiB after its first trial")
         if len(lease.ends) == self._shape.workers:
             self._sum_up(lease)
         elif end.kind == "done":
@@ -225,29 +215,30 @@ class Host:
         """A new set of workers is about to start. False: do not, the group is closed."""
         if self._state in ("closed", "broken"):
             return False
-        self._generation, self._began, self._state = generation, self._clock(), "starting"
-        self._workers, self._base_rss_bytes = {}, None
+        self._generation, self._state = Generation(generation, self._limits.silence_s, self._kill, self._clock), "starting"
+        self._in_background(self._lose_sight(self._generation))
+        self._in_background(self._leave_drained_nodes(self._generation))
         return True
 
     async def ended(self, generation: int, reason: str | None, detail: str) -> dict[str, Any]:
         """The workers of a generation are gone: `reason` None if they were told to leave. Says whether they had been up."""
-        was_up = len(self._workers) == self._shape.workers
-        if reason is not None and self._state != "dead":
+        workers = self._generation.workers
+        if reason is not None:
             self._lose(reason, detail)
         elif self._lease is not None and self._lease.taken:
-            self._conclude(End("retry", "worker_lost", "the workers left in the middle of the trial"))
-        return {"was_up": was_up, "placement_groups": [worker["placement_group"] for worker in self._workers.values()]}
+            self._give_up(End("retry", "worker_lost", "the workers left in the middle of the trial"))
+        return {"was_up": len(workers) == self._shape.workers, "placement_groups": [w["placement_group"] for w in workers.values()]}
 
     async def give_up(self, detail: str) -> None:
         """The workers cannot be brought up: every trial fails by this name from here on."""
         self._state, self._broken = "broken", detail
-        if self._lease is not None:
+        if self._lease is not None and self._lease.ending is None:
             self._conclude(End("failed", "group_start_failed", detail))
         self._bell.ring()
 
     async def kill_workers(self) -> None:
         """End the workers without asking them."""
-        self._kill_workers()
+        self._give_up(End("retry", "abandoned", "the group was closed in the middle of a step"))
 
     # -- inside ----------------------------------------------------------------------------------------------------------------
 
@@ -261,9 +252,9 @@ class Host:
         reading: dict[str, float] | None = None,
     ) -> Answer:
         lease = self._lease
-        if generation != self._generation or lease is None or rank not in lease.taken:
-            return _LEAVE
-        meeting = lease.meetings.setdefault(what, _Meeting())
+        if generation != self._generation.number or lease is None or rank not in lease.taken or lease.ending:
+            return LEAVE
+        meeting = lease.meetings.setdefault(what, Meeting())
         meeting.arrived[rank] = failure
         meeting.report = meeting.report or report
         meeting.readings.append(reading or {})
@@ -274,10 +265,10 @@ class Host:
             self._all_here(lease, meeting, what)
         elif meeting.timer is None:
             meeting.timer = self._later(self._limits.hang_s, lambda: self._overdue(meeting.arrived, what))
-        await self._bell.until(lambda: meeting.answer is not None or self._lease is not lease)
-        return meeting.answer or _LEAVE
+        await self._bell.until(lambda: bool(meeting.answer or lease.ending) or self._lease is not lease)
+        return meeting.answer or LEAVE
 
-    def _all_here(self, lease: _Lease, meeting: _Meeting, what: str) -> None:
+    def _all_here(self, lease: Lease, meeting: Meeting, what: str) -> None:
         del lease.meetings[what]
         if meeting.timer is not None:
             meeting.timer.cancel()
@@ -285,7 +276,7 @@ class Host:
         if failure is not None:
             meeting.answer = ("fail", *failure, True)
         elif lease.abandoned:
-            meeting.answer = _LEAVE
+            meeting.answer = LEAVE
         elif meeting.report is None:
             meeting.answer = ("decision", "continue")
         else:
@@ -294,18 +285,14 @@ class Host:
             lease.messages.append(("report", step, metrics | over_workers(meeting.readings)))
         self._bell.ring()
 
-    def _sum_up(self, lease: _Lease) -> None:
+    def _sum_up(self, lease: Lease) -> None:
         """All ranks have ended, or those that have not are given up because another one failed."""
-        ends = list(lease.ends.values())  # in order of arrival: the first failure is the cause of the others
-        bad = [end for end in ends if end.kind != "done"]
-        verdict = min(bad, key=lambda end: _GRAVER.index(end.kind)) if bad else lease.ends[0]
-        complete = len(ends) == self._shape.workers
-        in_order = complete and (not bad or len(ends) == 1 or all(end.in_step for end in ends))
-        if not in_order or any(end.spoilt for end in ends):
-            self._leave(f"after {verdict.reason} in {lease.order.trial}")
-        self._conclude(verdict)
-        if not complete:
-            self._kill_workers()
+        if not lease.in_order(self._shape.workers):
+            self._leave(f"after {lease.verdict.reason} in {lease.order.trial}")
+        if len(lease.ends) == self._shape.workers:
+            self._conclude(lease.verdict)
+        else:
+            self._give_up(lease.verdict)
 
     def _conclude(self, end: End) -> None:
         """The lease's last message; the slot is free."""
@@ -318,12 +305,19 @@ class Host:
         lease.over, self._lease = True, None
         self._bell.ring()
 
-    def _abandon(self, lease: _Lease) -> None:
+    async def _put_out(self, lease: Lease) -> None:
+        """Let a trial go at its next report, or with its workers if that does not come soon."""
+        self._abandon(lease)
+        if not await self._bell.until(lambda: lease.over, self._limits.straggle_s):
+            self._lose("abandoned", f"{lease.order.trial} did not leave")
+            await self._bell.until(lambda: lease.over)
+
+    def _abandon(self, lease: Lease) -> None:
         lease.abandoned = True
         if not lease.taken:
             self._conclude(End("retry", "abandoned", "let go before a worker took it"))
         elif lease.asking is not None and lease.asking.answer is None:
-            lease.asking.answer = _LEAVE
+            lease.asking.answer = LEAVE
         self._bell.ring()
 
     def _overdue(self, here: Collection[int], what: str) -> None:
@@ -331,24 +325,55 @@ class Host:
         self._lose("worker_hung", f"rank {missing} did not reach {what} within {self._limits.hang_s:g} s of the others")
 
     def _lose(self, reason: str, detail: str) -> None:
-        """The workers are not to be used any more, and cannot be asked to leave."""
+        """The workers are not to be used any more, and cannot be asked to leave. Only the first reason counts."""
+        if self._state == "dead" or self._generation.given_up:
+            return
         if self._state not in ("closed", "broken"):
             self._state = "dead"
         self._note("lost", f"{reason}: {detail}", 0.0)
+        self._give_up(End("retry", reason, detail))
+
+    def _give_up(self, end: End) -> None:
+        """Kill the workers; the trial that they took ends so when all of them are gone."""
+        self._generation.given_up = True
         if self._lease is not None and self._lease.taken:
-            self._conclude(End("retry", reason, detail))
-        self._kill_workers()
+            self._lease.ending = self._lease.ending or end
+        self._in_background(self._see_off(self._generation, self._lease))
         self._bell.ring()
 
-    def _leave(self, why: str) -> None:
+    async def _see_off(self, generation: Generation, lease: Lease | None) -> None:
+        await generation.gone()
+        if lease is not None and lease.ending is not None and not lease.over:
+            self._conclude(lease.ending)
+
+    def _leave(self, why: str, what: Literal["recycled", "preempted"] = "recycled") -> None:
         """The workers are to leave when this trial is over, so that new ones come."""
         if self._state == "ready":
             self._state = "leaving"
-            self._note("recycled", why, 0.0)
+            self._note(what, why, 0.0)
+            self._bell.ring()
 
-    def _kill_workers(self) -> None:
-        for worker in self._workers.values():
-            self._kill(worker["actor"])
+    async def _lose_sight(self, generation: Generation) -> None:
+        silent = await generation.lost_sight()
+        if silent and generation is self._generation:
+            self._lose("worker_silent", silent)
+
+    async def _leave_drained_nodes(self, generation: Generation) -> None:
+        """Workers on a node that is about to go away leave at the next report, where a checkpoint lies."""
+        while generation is self._generation and not generation.given_up:
+            draining = await self._draining()
+            here = sorted({worker["node"] for worker in generation.workers.values()} & draining.keys())
+            if here and self._state == "ready" and generation is self._generation:
+                why = "; ".join(f"node {node[:6]} is drained{_until(draining[node])}" for node in here)
+                self._leave(why, "preempted")
+                if self._lease is not None and self._lease.taken:
+                    self._lease.preempted = why
+            await asyncio.sleep(self._limits.look_s)
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _note(self, what: str, detail: str, seconds: float) -> None:
         self._notes.append(("note", what, detail, seconds))
@@ -368,25 +393,5 @@ def _prepare(workdir: Path) -> OSError | None:
     return None
 
 
-class _Bell:
-    """Wakes all that wait for something to become true."""
-
-    def __init__(self) -> None:
-        self._rung = asyncio.Event()
-
-    def ring(self) -> None:
-        rung, self._rung = self._rung, asyncio.Event()
-        rung.set()
-
-    async def until(self, met: Callable[[], bool], timeout_s: float | None = None) -> bool:
-        """True when `met()` holds, False when `timeout_s` have passed before."""
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        while not met():
-            left = None if deadline is None else deadline - time.monotonic()
-            if left is not None and left <= 0:
-                return False
-            try:
-                await asyncio.wait_for(self._rung.wait(), left)
-            except asyncio.TimeoutError:
-                return met()
-        return True
+def _until(deadline: float | None) -> str:
+    return "" if deadline is None else f" and goes away at {time.strftime('%H:%M:%S', time.localtime(deadline))}"

@@ -1,7 +1,8 @@
 """What each worker process of a group does: wait for an order, run it, say how it ended, wait for the next.
 
 The loop is Ray Train's train function. It ends when the host says so (recycling, closing) and the process ends with it; if the
-host itself dies, the process leaves at once, in the middle of a step if need be, so that nothing holds a CPU or GPU for nobody.
+host itself dies, the process leaves at once, in the middle of a step if need be, so that nothing holds a CPU or GPU for nobody; if it
+cannot be heard, within `GroupLimits.silence_s` (pulse.py).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from trainables.adapters.attempt import Abandoned, InStep, attempt, free_memory
 from trainables.adapters.machine import Gauge
 from trainables.adapters.order import End, Order
 from trainables.adapters.output import output_in
+from trainables.adapters.pulse import hold
 from trainables.adapters.reporter import ChannelReporter, Failure
 from tune.core.errors import FailTrial
 from tune.core.ports import Answer, Decision, Question
@@ -26,7 +28,7 @@ _HOST_LOST = 71  # exit status
 
 
 def work(config: dict[str, Any]) -> None:
-    """`config`: host (actor handle), generation, cpus_per_worker."""
+    """`config`: host (actor handle), generation, cpus_per_worker, silence_s."""
     import psutil
     import ray
     import ray.train
@@ -42,11 +44,12 @@ def work(config: dict[str, Any]) -> None:
     device = str(ray.train.torch.get_device())
     torch.set_num_threads(max(1, int(config["cpus_per_worker"])))
     ensure_torchvision_ops()
-    threading.Thread(target=_leave_with, args=(host,), daemon=True).start()
+    threading.Thread(target=_leave_with, args=(host, generation, rank, config["silence_s"]), daemon=True).start()
     process, gauge = psutil.Process(), Gauge(device)
     runtime = ray.get_runtime_context()
     facts = {
         "pid": process.pid,
+        "began": process.create_time(),
         "node": runtime.get_node_id(),
         "actor": runtime.current_actor,
         "placement_group": ray.util.get_current_placement_group(),
@@ -104,13 +107,26 @@ class _HostChannel:
                 return decision
             case ("fail", reason, detail, in_step):
                 raise (InStep if in_step else FailTrial)(reason, detail)
+            case ("preempted", detail):
+                raise Abandoned("preempted", detail)
         raise Abandoned("abandoned", "the trial was let go")
 
 
-def _leave_with(host: Any) -> None:
+def _leave_with(host: Any, generation: int, rank: int, silence_s: float) -> None:
+    """End this process when its host is gone, has given it up, or cannot be heard."""
     import ray
 
-    try:
-        ray.get(host.stay.remote())
-    except ray.exceptions.RayError:
-        os._exit(_HOST_LOST)
+    stay = host.stay.remote()
+
+    def beat(within_s: float) -> bool:
+        try:
+            return bool(ray.get(host.beat.remote(generation, rank), timeout=within_s))
+        except ray.exceptions.RayError:  # a timeout is one
+            return False
+
+    def pause(seconds: float) -> bool:
+        gone, _ = ray.wait([stay], timeout=seconds)
+        return not gone
+
+    hold(beat, pause, silence_s)
+    os._exit(_HOST_LOST)

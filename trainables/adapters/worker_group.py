@@ -4,7 +4,7 @@ The driver's `WorkerGroup` starts one host actor (no CPU) and, in a thread, one 
 next when the workers left to be recycled or were lost. The trainer runs in the driver and not in the host, because Ray gives a
 placement group back when its creator *ends in order*: a host that dies takes the workers with it through their own watch
 (worker.py), the trainer's controller notices and releases the CPUs, whether the dashboard is on or not. When the host dies the
-group is over; make another one.
+group is over; make another one. The host lives on the driver's own node and on no other: a lost node of workers never takes it along.
 """
 
 from __future__ import annotations
@@ -21,17 +21,20 @@ from typing import Any
 import ray
 import ray.exceptions
 import ray.util
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from trainables.adapters.draining import draining_nodes
 from trainables.adapters.group_host import Host
 from trainables.adapters.order import GroupLimits
 from trainables.adapters.worker import work
+from trainables.adapters.worker_end import end_worker
 from tune.core.errors import StopStudy
 from tune.core.shape import TrialShape
 
 _MAX_STARTS_IN_A_ROW = 3  # that came to nothing
 _TRAIN_SETTINGS = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",  # how soon a dead worker is noticed
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # one process less a group
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # one process less a group: the host looks itself
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # a recipe's print goes to its trial's log
     "RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING": "0",
@@ -53,7 +56,8 @@ class WorkerGroup:
         self._scratch = Path(scratch) / self.name
         for name, value in _TRAIN_SETTINGS.items():
             os.environ.setdefault(name, value)
-        self.host = _HostActor.options(name=self.name).remote(shape, self._limits, _kill)
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self.host = _HostActor.options(name=self.name, scheduling_strategy=here).remote(shape, self._limits, end_worker, draining_nodes)
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._supervise, name=self.name, daemon=True)
         self._thread.start()
@@ -119,7 +123,12 @@ class WorkerGroup:
             resources["memory"] = round(shape.memory_gb_per_worker * 1e9)
         trainer = _lean_trainer()(
             work,
-            train_loop_config={"host": self.host, "generation": generation, "cpus_per_worker": shape.cpus_per_worker},
+            train_loop_config={
+                "host": self.host,
+                "generation": generation,
+                "cpus_per_worker": shape.cpus_per_worker,
+                "silence_s": self._limits.silence_s,
+            },
             torch_config=_torch_config(self._limits.hang_s),
             scaling_config=ScalingConfig(
                 num_workers=shape.workers,
@@ -145,10 +154,6 @@ class WorkerGroup:
 
 
 _HostActor = ray.remote(num_cpus=0, max_restarts=0)(Host)
-
-
-def _kill(actor: Any) -> None:
-    ray.kill(actor)
 
 
 def _lean_trainer() -> type:

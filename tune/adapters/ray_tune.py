@@ -1,9 +1,10 @@
 """Ray Tune drives the search: its controller asks for trials, its actors carry each trial's stream, its loop never blocks on us.
 
 A Tune trial is a feather-weight actor that needs no CPU: it gives its order to a leased worker group and passes the group's
-messages on, one a step. The decision goes straight back from the driver to the group, so a stop lands between two training steps
-and the trial's last word (metrics, files) is never lost. Nothing here can deadlock on CPUs: only groups hold them,
-and there are never more trials than slots. Resume is `Search.replay`, not `Tuner.restore`.
+messages on, one a step. It lives on the driver's own node, as the groups' hosts do, so that no other node's loss can part them. The
+decision goes straight back from the driver to the group, so a stop lands between two training steps and the trial's last word
+(metrics, files) is never lost. Nothing here can deadlock on CPUs: only groups hold them, and there are never more trials than slots.
+Resume is `Search.replay`, not `Tuner.restore`.
 """
 
 from __future__ import annotations
@@ -25,10 +26,11 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from tune.core.errors import FailTrial, StopStudy
-from tune.core.journal import GroupNoted
+from tune.core.journal import PREEMPTED, GroupNoted
 from tune.core.rules import Assignment
 from tune.core.search import Search
 
+_NODE_ID = "ray.io/node-id"  # Ray's label of every node
 _POLL_S = 3600.0  # a group answers earlier: with a message, or because it died
 _QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # result.json, progress.csv and TensorBoard files: the journal has it all
@@ -78,6 +80,7 @@ class _Lease:
     slot: int
     host_name: str
     failure: FailTrial | None = None  # the search refused a report: it ends as failed at the group's last word
+    leaving: Any = None  # its actor is lost: Ray's promise that its workers have left it
 
 
 class RayTuneExecutor:
@@ -87,6 +90,7 @@ class RayTuneExecutor:
     order(assignment): what the group is to run, JSON-like and picklable.
     release(slot): lets the group of a slot go, when fewer trials are to run at once than there are groups.
     poll(): called several times a second; it may call `search.ask_stop`.
+    ready(calls): those of these calls to hosts that have returned.
     """
 
     def __init__(
@@ -98,8 +102,9 @@ class RayTuneExecutor:
         after_step: Callable[[str], int | None],
         poll: Callable[[], None] = lambda: None,
         release: Callable[[int], None] = lambda slot: None,
+        ready: Callable[[list[Any]], list[Any]] = lambda calls: _ready(calls),
     ):
-        self._release = release
+        self._release, self._ready = release, ready
         self._search, self._make_host, self._order, self._after_step, self._poll = search, host, order, after_step, poll
         self._hosts: dict[int, tuple[Any, str]] = {}
         self._free = list(range(slots))
@@ -125,9 +130,10 @@ class RayTuneExecutor:
         os.environ.update(_QUIET)
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # it looks for result files that nobody needs
         scratch = tempfile.mkdtemp(prefix="phasetune-tune-")
+        here = {_NODE_ID: ray.get_runtime_context().get_node_id()}
         try:
             ray.tune.Tuner(
-                ray.tune.with_resources(LeasedTrial, PlacementGroupFactory([{"memory": 1}])),
+                ray.tune.with_resources(LeasedTrial, PlacementGroupFactory([{"memory": 1}], bundle_label_selector=[here])),
                 tune_config=ray.tune.TuneConfig(
                     search_alg=_SearcherOf(self),
                     scheduler=_SchedulerOf(self),
@@ -156,8 +162,8 @@ class RayTuneExecutor:
             return "over"
         assignment = self._search.next()
         if not isinstance(assignment, Assignment):
-            if assignment == "wait" and not self._leases:
-                self.poll()  # the study is paused, and Tune asks for a trial without a step of its loop between
+            if assignment == "wait" and all(lease.leaving is not None for lease in self._leases.values()):
+                self.poll()  # Tune runs no trial (the study is paused, say): it asks for one without a step of its loop between
             return assignment
         if not self._free:  # more may run at once than when the driver began
             slot = next(i for i in itertools.count() if i not in self._hosts)
@@ -198,7 +204,8 @@ class RayTuneExecutor:
                 self._search.fail(trial, reason, detail)
                 self._give_back(key)
             case ("retry", reason, detail):
-                self._search.note(GroupNoted(lease.slot, "lost", f"{reason}: {detail}"))
+                if reason != PREEMPTED:  # of that the group has told when it learnt of it
+                    self._search.note(GroupNoted(lease.slot, "lost", f"{reason}: {detail}"))
                 self._search.retry(trial, reason, detail)
                 if reason == "group_lost":
                     self._hosts[lease.slot] = self._make_host(lease.slot)
@@ -207,15 +214,17 @@ class RayTuneExecutor:
                 self._search.note(GroupNoted(lease.slot, what, detail, seconds))
 
     def lost(self, key: str) -> None:
-        """Tune says that the trial's actor died before its last message."""
+        """Tune says that the trial's actor died before its last message. It is tried again when its workers have left it."""
         lease = self._leases.get(key)
         if lease is not None:
-            self._hosts[lease.slot][0].stop_trial.remote(lease.assignment.trial)
-            self._search.retry(lease.assignment.trial, "trial_actor_lost", "the Ray actor that carried this trial died")
-            self._give_back(key)
+            lease.leaving = self._hosts[lease.slot][0].stop_trial.remote(lease.assignment.trial)
 
     def poll(self) -> None:
         self._poll()
+        leaving = {lease.leaving: key for key, lease in self._leases.items() if lease.leaving is not None}
+        for left in self._ready(list(leaving)):
+            self._search.retry(self._leases[leaving[left]].assignment.trial, "trial_actor_lost", "the Ray actor that carried it died")
+            self._give_back(leaving[left])
         while self._free and len(self._hosts) > self._search.rules.slots:
             slot = self._free.pop()
             del self._hosts[slot]
@@ -224,6 +233,11 @@ class RayTuneExecutor:
 
     def _give_back(self, key: str) -> None:
         self._free.append(self._leases.pop(key).slot)
+
+
+def _ready(calls: list[Any]) -> list[Any]:
+    """Those of Ray's promises that are kept, or broken."""
+    return ray.wait(calls, num_returns=len(calls), timeout=0)[0] if calls else []
 
 
 class _SearcherOf(Searcher):

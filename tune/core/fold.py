@@ -16,6 +16,7 @@ from tune.core.goal import Goal
 from tune.core.journal import (
     ENDED_STATES,
     INFEASIBLE,
+    PREEMPTED,
     Charged,
     Ended,
     Entry,
@@ -58,6 +59,7 @@ class TrialView:
     state: Literal["waiting", "running", "paused"] | TrialState = "waiting"
     attempt: int = 0  # times it was started, resumes included
     retries: int = 0  # times it was started again because something hit it
+    preemptions: int = 0  # and because its node went away; it lost nothing
     slot: int | None = None
     curve: tuple[tuple[int, Mapping[str, float]], ...] = ()
     values: Values = ()
@@ -247,7 +249,9 @@ class StudyFold:
                 self._put(self.trials[event.trial], waiting=waiting, waiting_until=event.until)
             case Retried():
                 old = self.trials[event.trial]
-                self._put(old, state="waiting", retries=old.retries + 1, reason=event.reason, detail=event.detail)
+                counted = "preemptions" if event.reason == PREEMPTED else "retries"
+                changes = {counted: getattr(old, counted) + 1, "reason": event.reason, "detail": event.detail}
+                self._put(old, state="waiting", **changes)
             case Ended():
                 self._end(event, t)
             case StopAsked() | Held() | LimitsSet() | Pinned() | Wanted():

@@ -22,6 +22,7 @@ Role = Literal["search", "baseline", "finalist", "refit", "clone"]
 BUDGET = "budget"  # Ended.reason of a trial that the study's budget ended
 INFEASIBLE = "infeasible"  # Ended.reason of a trial whose point breaks a limit before it has run
 ASKED = "asked"  # Ended.reason of a trial that a person stopped
+PREEMPTED = "preempted"  # Retried.reason of an attempt that left a node which goes away
 ENDED_STATES: tuple[TrialState, ...] = ("complete", "pruned", "failed")
 
 
@@ -162,7 +163,8 @@ class Waiting:
 
 @dataclass(frozen=True)
 class Retried:
-    """An attempt ended by something that may pass; the trial will be started again from its checkpoint."""
+    """An attempt ended by something that may pass; the trial will be started again from its checkpoint. Reason PREEMPTED: it was told
+    to leave a node that goes away, and has lost nothing."""
 
     trial: str
     attempt: int
@@ -194,10 +196,10 @@ class Ended:
 
 @dataclass(frozen=True)
 class GroupNoted:
-    """A worker group was started, recycled, lost or released; for the timeline and for people."""
+    """A worker group was started, recycled, lost or released, or has to leave a node; for the timeline and for people."""
 
     slot: int
-    what: Literal["started", "recycled", "lost", "released"]
+    what: Literal["started", "recycled", "preempted", "lost", "released"]
     detail: str = ""
     seconds: float = 0.0
 

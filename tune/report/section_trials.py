@@ -117,6 +117,12 @@ def failures(facts: Facts) -> Section:
         if retried
         else []
     )
+    moved = sum(t.preemptions for t in everyone)
+    text += (
+        [f"{count(moved, 'attempt')} left a node that was drained, at a report, and went on elsewhere; that is no failure."]
+        if moved
+        else []
+    )
     text += [
         f"{t.trial} was stopped by the budget ({'what it has counts' if t.in_the_running else 'it has nothing'}): {_cut(t.detail)}"
         for t in everyone
