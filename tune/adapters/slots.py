@@ -109,6 +109,7 @@ class Slots:
             assert self._growth is None, "a trial without a group that is up"
             slot = self._unused()
             self._hosts[slot] = self._groups.make(slot, None)
+            self._note(GroupNoted(slot, "grown", "more trials may run at once"))
             return slot
         slot = min(self._free) if self.grows else next(iter(self._free))
         del self._free[slot]

@@ -112,7 +112,8 @@ class StudyFold:
         self.last_t: float = 0.0
         self.next_seq = 0
         self.sessions = 0
-        self.slots = 0
+        self.slots = 0  # most groups at once in the last session
+        self.groups = 0  # worker groups that may have a trial now
         self.placement = ""
         self.trials: dict[str, TrialView] = {}
         self.stop_asked = False
@@ -218,7 +219,7 @@ class StudyFold:
                 self.goal = self.goal or _goal(event, entry.seq)
             case SessionStarted():
                 self.sessions, self.slots, self.placement = event.session, event.slots, event.placement
-                self.stop_asked, self.ended = False, None
+                self.groups, self.stop_asked, self.ended = event.slots, False, None
             case Suggested():
                 self._add(TrialView(event.trial, event.number, event.role, dict(event.point), event.of, suggested_at=t))
                 self.untried.pop(event.request, None)
@@ -259,6 +260,9 @@ class StudyFold:
                     self._put(self.trials[trial], told={name: str(value) for name, value in event.data.items()})
             case StudyEnded():
                 self.ended = event
+            case GroupNoted(what="grown" | "released"):
+                self.groups += 1 if event.what == "grown" else -1
+                self.slots = max(self.slots, self.groups)
             case SamplerState() | GroupNoted() | WarmStarted():
                 pass
 
