@@ -52,7 +52,8 @@ class Place:
 def placed(spec: StudySpec, address: str | None, foreground: bool, resumes: bool = False, gpus: float | None = None) -> Iterator[Place]:
     """Connect to the cluster, or not at all in the foreground; refuse a trial shape that can never fit.
 
-    resumes: the study fitted before, so that nodes that a running cluster lacks now are waited for. gpus: of a worker, what
+    resumes: the study fitted before, so that nodes that a running cluster lacks now are waited for; so are those of a study that asks for
+    nodes. gpus: of a worker, what
     `gpus_per_worker: auto` came to there when the study began: it does not go on without them because their nodes are away.
     """
     if foreground:
@@ -72,8 +73,9 @@ def placed(spec: StudySpec, address: str | None, foreground: bool, resumes: bool
         _refuse(cannot_grow(spec))
     connection = connect(address)
     try:
-        wait_s = NODES_COME_BACK_WITHIN_S if resumes and not connection.local else 0.0
-        shape, found, room = room_for(spec, nodes, wait_s, None if connection.local else gpus)
+        wait_s = NODES_COME_BACK_WITHIN_S if (resumes or spec.cluster.autoscale) and not connection.local else 0.0
+        ask = None if spec.cluster.autoscale is None else _ask_for_one
+        shape, found, room = room_for(spec, nodes, wait_s, None if connection.local else gpus, ask=ask)
         grown = spec.cluster.autoscale
         slots, most = (found.slots, room) if grown is None else (grown.max_trials, grown.max_trials)
         made: list[_Groups] = []
@@ -96,6 +98,14 @@ def placed(spec: StudySpec, address: str | None, foreground: bool, resumes: bool
         disconnect(connection)
 
 
+def _ask_for_one(shape: TrialShape) -> Room:
+    """Over several nodes if need be: what nodes come is not known."""
+    from cluster.room import Room
+    from trainables.adapters.worker_group import resources_of_worker
+
+    return Room(shape, True, resources_of_worker(shape))
+
+
 def cannot_grow(spec: StudySpec, where: str = "on a Ray of this machine alone, to which no node can come") -> list[Problem]:
     """What is wrong if the study shall get more nodes than there are."""
     if spec.cluster.autoscale is None:
@@ -116,28 +126,34 @@ def room_for(
     gpus: float | None = None,
     clock: Callable[[], float] = time.monotonic,
     pause: Callable[[float], None] = time.sleep,
+    ask: Callable[[TrialShape], Room] | None = None,
 ) -> tuple[TrialShape, Placement, int]:
     """The shape of a trial, its placement, and how many would fit at most. Raises UserError if none does within `wait_s`.
 
-    A driver that was lost with its node is often back before the node is: it must not take that for a user's mistake.
+    A driver that was lost with its node is often back before the node is: it must not take that for a user's mistake. ask: for room for
+    one trial, while there is none, from an autoscaler that may have no node yet.
     """
     from cluster.placement import place
 
-    begun, told = clock(), False
-    while True:
-        nodes = look()
-        shape = shape_of_trial(spec, nodes, gpus)
-        try:
-            return shape, place(nodes, shape, spec.cluster.concurrency, spec.cluster.max_trials), place(nodes, shape, None).slots
-        except UserError as error:
-            if clock() - begun >= wait_s:
-                raise
-            if not told:
-                short = "; ".join(problem.got for problem in error.problems)
-                sys.stderr.write(f"waiting up to {wait_s / 60:g} minutes for nodes: {short}\n")
-                sys.stderr.flush()
-                told = True
-        pause(_LOOK_EVERY_S)
+    begun, told, room = clock(), False, None
+    try:
+        while True:
+            nodes = look()
+            shape = shape_of_trial(spec, nodes, gpus)
+            try:
+                return shape, place(nodes, shape, spec.cluster.concurrency, spec.cluster.max_trials), place(nodes, shape, None).slots
+            except UserError as error:
+                if clock() - begun >= wait_s:
+                    raise
+                if not told:
+                    short = "; ".join(problem.got for problem in error.problems)
+                    sys.stderr.write(f"waiting up to {wait_s / 60:g} minutes for nodes: {short}\n")
+                    sys.stderr.flush()
+                    told, room = True, None if ask is None else ask(shape)
+            pause(_LOOK_EVERY_S)
+    finally:
+        if room is not None:
+            room.withdraw()
 
 
 def shape_of_trial(spec: StudySpec, nodes: Sequence[NodeFree], gpus: float | None = None) -> TrialShape:

@@ -61,6 +61,10 @@ class Grown:
     def until_reported(self, timeout_s: float = WITHIN_S) -> None:
         until(lambda: any(isinstance(e.event, Reported) for e in self.entries()), "a trial reports", timeout_s)
 
+    def exit_code(self) -> int | None:
+        """The driver's; None while it is at work."""
+        return self._driver.poll()
+
     def to_the_end(self, timeout_s: float = WITHIN_S) -> int:
         """The driver's exit code."""
         return self._driver.wait(timeout_s)

@@ -37,6 +37,7 @@ class Machines:
         self.token = secrets.token_hex(32)
         self._workers, self._resources = workers, resources
         self._head_environment: dict[str, str] = {}
+        self._head_words: list[str] = []
         self._port, self._dashboard_port = free_ports(2)
         self.url = f"http://127.0.0.1:{self._dashboard_port}"
         self._processes: list[psutil.Process] = []
@@ -58,7 +59,9 @@ class Machines:
     def __enter__(self: M) -> M:
         try:
             dashboard = ["--dashboard-host", "127.0.0.1", "--dashboard-port", str(self._dashboard_port)]
-            self._start("head", ["--head", "--port", str(self._port), *dashboard, "--num-cpus", "0"], self._head_environment)
+            self._start(
+                "head", ["--head", "--port", str(self._port), *dashboard, "--num-cpus", "0", *self._head_words], self._head_environment
+            )
             until(self._dashboard_answers, "the dashboard answers", 60)
             self._n_started = 0
             for cpus in self._workers:
