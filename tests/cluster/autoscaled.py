@@ -12,6 +12,7 @@ ran two trials at a time, and the second node was given back while the study sti
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import shutil
 import sys
@@ -86,8 +87,11 @@ class Autoscaled(Machines):
 
     def n_nodes(self) -> int:
         """Nodes besides the head."""
-        head = self._processes[0]
-        return sum(child.name() == "raylet" for child in head.children(recursive=True) if child.status() != psutil.STATUS_ZOMBIE) - 1
+        raylets = 0
+        for child in self._processes[0].children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                raylets += child.name() == "raylet" and child.status() != psutil.STATUS_ZOMBIE
+        return raylets - 1
 
     def keep_logs(self, folder: Path) -> None:
         for log in (self.folder / "head").glob("session_2*/logs/monitor*"):

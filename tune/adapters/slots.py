@@ -1,8 +1,9 @@
 """The worker groups of a session by slot: which may take a trial, which are coming up, which room is asked for.
 
 Without `Growth` there is a group a slot from the start, and one that is lost is made anew at once. With it the session asks for room
-for as many groups as trials could begin, and a group takes trials when its workers are up and not before: one that does not come
-holds up nothing. A group that had no trial for `idle_s` is let go, so that an autoscaler may take its node. Nothing here waits.
+for as many groups as trials could begin. Each has its place before it is started, and takes trials when its workers are up and not
+before: one that does not come holds up nothing. A group that had no trial for `idle_s` is let go, so that an autoscaler may take its
+node. Nothing here waits.
 """
 
 from __future__ import annotations
@@ -76,6 +77,7 @@ class Slots:
         self._starting: dict[int, Callable[[], Mapping[str, Any] | None]] = {}
         self._asked: dict[int, Room] = {}
         self._grown: set[int] = set()  # of the starting ones those that are new
+        self._of_the_start: set[int] = set()  # that are not up yet: the journal counts them already
         self._fruitless, self._last_failure = 0, ""
         self._look_at = float("-inf")
 
@@ -88,10 +90,15 @@ class Slots:
         return bool(self._free)
 
     def begin(self) -> None:
-        """Make the groups of the start. They take trials at once: there was room for them."""
+        """Make the groups of the start, for which there is room. Those of a session that grows ask for it as all others do: a group that
+        is on its way to its place would lose it to room that is asked for meanwhile."""
         for slot in range(self._n):
-            self._hosts[slot] = self._groups.make(slot, None)
-            self._free[slot] = self._now()
+            if self.grows:
+                self._asked[slot] = self._groups.ask()
+            else:
+                self._hosts[slot] = self._groups.make(slot, None)
+                self._free[slot] = self._now()
+        self._of_the_start = set(self._asked)
 
     def host(self, slot: int) -> tuple[Any, str]:
         """The host actor of the slot's group, and its name."""
@@ -187,7 +194,8 @@ class Slots:
                 del self._asked[slot]
                 self._hosts[slot] = self._groups.make(slot, room)
                 self._starting[slot] = self._growth.when_up(self._hosts[slot][0])
-                self._grown.add(slot)
+                self._grown |= {slot} - self._of_the_start
+                self._of_the_start.discard(slot)
 
     def _ask(self, want: int) -> None:
         for _ in range(want - len(self._hosts) - len(self._asked)):
@@ -199,7 +207,9 @@ class Slots:
         while self._asked and len(self._hosts) + len(self._asked) > want:
             slot, room = self._asked.popitem()
             room.withdraw()
-            self._note(GroupNoted(slot, "withdrawn", "no trial waits for it"))
+            counted = slot in self._of_the_start
+            self._of_the_start.discard(slot)
+            self._note(GroupNoted(slot, "released" if counted else "withdrawn", "no trial waits for it"))
 
     def _release(self, slot: int, why: str) -> None:
         del self._hosts[slot]
