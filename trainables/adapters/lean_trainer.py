@@ -1,8 +1,8 @@
 """TorchTrainer with less around it, and with workers in room that somebody has reserved for them.
 
 Left out are two helper processes a group: the cleaner that asks the dashboard whether the controller lives (the supervisor releases
-the placement group itself), and the manager of Ray Data sets (recipes read their own data). What is overridden here is Ray Train's
-own inside (2.60.0): `tests/groups` run it.
+the placement group itself), and the manager of Ray Data sets (recipes read their own data); and Ray Train's own requests to the
+autoscaler. What is overridden here is Ray Train's inside (2.60.0): `tests/groups` run it.
 """
 
 from __future__ import annotations
@@ -23,11 +23,10 @@ def lean_trainer(room: PlacementGroup | None) -> type:
         def _create_default_callbacks(self) -> list[Any]:
             return [callback for callback in super()._create_default_callbacks() if type(callback).__name__ not in _UNUSED]
 
-    if room is None:
-        return LeanTrainer
-
-    class InRoom(LeanTrainer):
         def _initialize_and_run_controller(self, **its: Any) -> Any:
+            its |= {"scaling_policy": _silent_policy()(self.scaling_config)}
+            if room is None:
+                return super()._initialize_and_run_controller(**its)
             from ray.train.v2._internal.constants import get_env_vars_to_propagate
 
             here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
@@ -36,7 +35,25 @@ def lean_trainer(room: PlacementGroup | None) -> type:
             ray.get(controller.run.remote())
             return ray.get(controller.get_result.remote())
 
-    return InRoom
+    return LeanTrainer
+
+
+def _silent_policy() -> type:
+    """As many workers as were asked for, and no word to the autoscaler beside their placement group: Ray Train tells it through
+    `request_resources` to keep room for all groups for minutes, on nodes that it picks itself, idle ones among them."""
+    from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
+
+    class SilentPolicy(FixedScalingPolicy):
+        def _maybe_send_resource_request(self) -> None:
+            pass
+
+        def _send_resource_request(self) -> None:
+            pass
+
+        def after_controller_start(self, train_run_context: Any) -> None:
+            pass
+
+    return SilentPolicy
 
 
 def _controller_with(room: PlacementGroup) -> type:
