@@ -13,6 +13,7 @@ from tune.adapters.slots import Growth
 from tune.core.errors import StopStudy
 from tune.core.journal import GroupNoted, SessionStarted
 from tune.core.steer_events import Held, LimitsSet
+from tune.status import steering_lines
 
 pytestmark = pytest.mark.slow
 
@@ -81,6 +82,9 @@ def test_a_group_takes_a_trial_when_its_workers_are_up_and_not_before() -> None:
     growing.later()
     assert growing.begin() == ["host 1"] and growing.groups.pending == 1
     assert growing.noted()[-1] == (1, "grown")
+    fold = growing.search.fold
+    assert (fold.groups, fold.asked, fold.slots) == (2, {2}, 2)
+    assert "  groups     2 may have trials, 1 asked for" in steering_lines(fold)
 
 
 def test_room_that_never_comes_stalls_nothing_and_is_withdrawn_when_no_trial_waits_for_it() -> None:
