@@ -1,7 +1,6 @@
-"""A study that grows on a cluster whose nodes Ray's own autoscaler starts and ends: raylets of this machine, but its decisions are real.
+"""A study that grows on a cluster whose nodes Ray's own autoscaler (version 2) starts and ends: raylets of this machine, but its decisions are real.
 
-    python -m tests.cluster.autoscaled                       # about a minute and a half
-    python -m tests.cluster.autoscaled --version 1           # Ray's former autoscaler, as `ray up` has it by default
+    python -m tests.cluster.autoscaled                       # two minutes
     python -m tests.cluster.autoscaled --dir DIR             # keep the study and Ray's logs of the autoscaler
 
 There is one node of one CPU and the autoscaler may have two; the study asks for three trials at a time. A line as soon as something
@@ -50,7 +49,7 @@ HEAD = "f" * 51 + "0" * 5  # the id that this provider of nodes gives to the hea
 class Autoscaled(Machines):
     """A head without CPUs whose autoscaler keeps `least` nodes of one CPU and starts up to `most`."""
 
-    def __init__(self, least: int, most: int, version: int = 2):
+    def __init__(self, least: int, most: int):
         super().__init__(workers=[])
         provider = {"type": "external", "module": PROVIDER, "gcs_address": f"{ray._private.services.get_node_ip_address()}:{self._port}"}
         types = {
@@ -62,7 +61,7 @@ class Autoscaled(Machines):
             "max_workers": most,
             "idle_timeout_minutes": IDLE_MINUTES,
             "upscaling_speed": 1.0,
-            "provider": provider | ({"launch_multiple": True, "head_node_id": HEAD} if version == 2 else {}),
+            "provider": provider | {"launch_multiple": True, "head_node_id": HEAD},
             "available_node_types": types,
             "head_node_type": "ray.head.default",
             "auth": {},
@@ -82,9 +81,8 @@ class Autoscaled(Machines):
         (self.folder / "autoscaling.json").write_text(json.dumps(config))
         self._head_words = ["--autoscaling-config", str(self.folder / "autoscaling.json")]
         self._head_environment = {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
-        if version == 2:
-            ids = {"RAY_CLOUD_INSTANCE_ID": HEAD, "RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD}
-            self._head_environment |= {"RAY_enable_autoscaler_v2": "1", **ids}
+        ids = {"RAY_CLOUD_INSTANCE_ID": HEAD, "RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD}
+        self._head_environment |= {"RAY_enable_autoscaler_v2": "1", **ids}
 
     def n_nodes(self) -> int:
         """Nodes besides the head."""
@@ -150,10 +148,9 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         "python -m tests.cluster.autoscaled", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--version", type=int, choices=(1, 2), default=2, help="of Ray's autoscaler")
     parser.add_argument("--dir", type=Path, help="keep the study and logs there; else they are gone at the end")
     args = parser.parse_args(words)
-    with tempfile.TemporaryDirectory(prefix="autoscaled-") as folder, Autoscaled(1, 2, args.version) as machines:
+    with tempfile.TemporaryDirectory(prefix="autoscaled-") as folder, Autoscaled(1, 2) as machines:
         kept = (args.dir or Path(folder)).resolve()
         try:
             broken = play(machines, kept)
