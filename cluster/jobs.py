@@ -127,7 +127,7 @@ class Jobs:
         return [
             NodeState(
                 row["node_id"],
-                f"{row['node_name']}:{row['node_id'][:6]}",
+                f"{row['node_name']}:{row['node_id'][-6:]}",
                 row["state"] == "ALIVE",
                 bool(row.get("is_head_node")),
                 row.get("resources_total") or {},

@@ -80,8 +80,11 @@ def auto_gpus(nodes: Sequence[NodeFree], accelerator: str | None) -> float:
     return float(accelerator is not None or any(node.gpus >= 1 for node in nodes))
 
 
-def place(nodes: Sequence[NodeFree], shape: TrialShape, want: int | None) -> Placement:
-    """As many groups as fit, or `want` if that is fewer. Raises UserError naming the gap if not even one fits."""
+def place(nodes: Sequence[NodeFree], shape: TrialShape, want: int | None, max_trials: int | None = None) -> Placement:
+    """As many groups as fit, or `want` or `max_trials` if that is fewer. Raises UserError naming the gap if not even one fits.
+
+    max_trials: as many as the study asks for from an autoscaler.
+    """
     _refuse_nonsense(shape, want)
     workers = {node.name: _workers_on(node, shape) for node in nodes}
     whole = {name: n // shape.workers for name, n in workers.items()}
@@ -89,7 +92,7 @@ def place(nodes: Sequence[NodeFree], shape: TrialShape, want: int | None) -> Pla
     fit = sum(workers.values()) // shape.workers if spans else sum(whole.values())
     if fit == 0:
         raise UserError(_gap(nodes, workers, shape))
-    groups = fit if want is None else min(fit, want)
+    groups = min(bound for bound in (fit, want, max_trials) if bound is not None)
     per_node: dict[str, int] = {}
     left = groups * shape.workers
     for name, n in workers.items():
@@ -98,7 +101,7 @@ def place(nodes: Sequence[NodeFree], shape: TrialShape, want: int | None) -> Pla
             per_node[name] = taken
         left -= taken
     assert left == 0, "a group that was counted has no place"
-    return Placement(groups, groups * _SLOTS_PER_GROUP, per_node, spans, _why(nodes, shape, want, fit, groups, spans))
+    return Placement(groups, groups * _SLOTS_PER_GROUP, per_node, spans, _why(nodes, shape, want, max_trials, fit, groups, spans))
 
 
 def _has_the_sort(node: NodeFree, shape: TrialShape) -> bool:
@@ -184,7 +187,7 @@ def _gap(nodes: Sequence[NodeFree], workers: Mapping[str, int], shape: TrialShap
     return [Problem("cluster.workers", got, "use fewer workers, or fewer CPUs and GPUs a worker, so that each fits a node")]
 
 
-def _why(nodes: Sequence[NodeFree], shape: TrialShape, want: int | None, fit: int, groups: int, spans: bool) -> str:
+def _why(nodes: Sequence[NodeFree], shape: TrialShape, want: int | None, max_trials: int | None, fit: int, groups: int, spans: bool) -> str:
     nodes = [node for node in nodes if _has_the_sort(node, shape)]
     cpus, gpus = sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)
     place = f"{cpus:g} CPU" + (f" and {gpus:g} {shape.gpu_word}" if gpus else "")
@@ -201,4 +204,7 @@ def _why(nodes: Sequence[NodeFree], shape: TrialShape, want: int | None, fit: in
         text += f"; {groups} asked for"
     elif want is not None and want > fit:
         text += f"; {want} asked for is more than fits"
+    if max_trials is not None and max_trials > fit:
+        text += f"; as trials wait, up to {max_trials - fit} more are asked for from the autoscaler, each {shape}"
+        text += " over several nodes" if spans else " on one node"
     return text

@@ -73,7 +73,7 @@ def nodes() -> list[NodeFree]:
     found = []
     for node in ray.nodes():
         if node["Alive"]:
-            name, resources = f"{node['NodeManagerHostname']}:{node['NodeID'][:6]}", node["Resources"]
+            name, resources = f"{node['NodeManagerHostname']}:{node['NodeID'][-6:]}", node["Resources"]
             held = float(mine) if mine and node["NodeID"] == here else 0.0
             now = idle.get(node["NodeID"])
             whole = node_of(name, resources)

@@ -53,9 +53,14 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[str]:
-    """Connected to a Ray with 8 logical CPUs and no dashboard. Returns its address."""
+    """Connected to a Ray with 8 logical CPUs, the mark of an H100 and no dashboard. Returns its address."""
     from cluster import ray_cluster
 
-    connection = ray_cluster.connect("local", cpus=8)
+    marks = "RAY_OVERRIDE_RESOURCES"  # how Ray's own autoscaler tells a node what it has
+    os.environ[marks] = '{"accelerator_type:H100": 1}'
+    try:
+        connection = ray_cluster.connect("local", cpus=8)
+    finally:
+        del os.environ[marks]
     yield connection.address
     ray_cluster.disconnect(connection)

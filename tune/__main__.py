@@ -100,12 +100,13 @@ def plan(study: Path, sets: tuple[str, ...], as_json: bool, address: str | None)
     phasetune plan configs/studies/quickstart.yaml
     """
     from tune.load import load_study
-    from tune.places import look_at_nodes
+    from tune.places import cannot_grow, look_at_nodes
     from tune.plan import plan as plan_study
     from tune.plan import plan_text
 
     loaded = load_study(study, sets)
-    planned = plan_study(loaded, look_at_nodes(loaded.spec, address))
+    here = (address or loaded.spec.cluster.address) == "local"
+    planned = plan_study(loaded, look_at_nodes(loaded.spec, address), known=cannot_grow(loaded.spec) if here else ())
     click.echo(plan_text(planned))
     if as_json:
         click.echo(json.dumps(planned))

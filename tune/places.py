@@ -26,6 +26,7 @@ from tune.core.study import StudySpec
 
 if TYPE_CHECKING:
     from cluster.placement import NodeFree, Placement
+    from cluster.room import Room
 
 NODES_COME_BACK_WITHIN_S = 600.0  # of a resume: what a spot instance or an autoscaler takes
 _LOOK_EVERY_S = 2.0
@@ -34,10 +35,14 @@ _CLOSE_GROUPS_S = 30.0
 
 @dataclass(frozen=True)
 class Place:
-    """Where trials run: number of slots, of which there is room for `most`, words for people, and how to make an executor."""
+    """Where trials run, in words for people too, and how to make an executor.
+
+    slots: most trials at once, which a person may raise up to `most`. groups: of them those that there is room for now.
+    """
 
     slots: int
     most: int
+    groups: int
     shape: TrialShape
     words: str
     executor: Callable[[Search, Orders, Callable[[], None]], Any]
@@ -47,40 +52,71 @@ class Place:
 def placed(spec: StudySpec, address: str | None, foreground: bool, resumes: bool = False, gpus: float | None = None) -> Iterator[Place]:
     """Connect to the cluster, or not at all in the foreground; refuse a trial shape that can never fit.
 
-    resumes: the study fitted before, so that nodes that a running cluster lacks now are waited for. gpus: of a worker, what
+    resumes: the study fitted before, so that nodes that a running cluster lacks now are waited for; so are those of a study that asks for
+    nodes. gpus: of a worker, what
     `gpus_per_worker: auto` came to there when the study began: it does not go on without them because their nodes are away.
     """
     if foreground:
+        _refuse(cannot_grow(spec, "in the foreground, where one trial runs at a time"))
         here = look_at_nodes(spec, None)
         shape = shape_of_trial(spec, here)
         if shape.accelerator is not None:
             from cluster.placement import place
 
             place(here, shape, 1)
-        yield Place(1, 1, shape, "in this process, one trial at a time", _foreground_executor)
+        yield Place(1, 1, 1, shape, "in this process, one trial at a time", _foreground_executor)
         return
     from cluster.ray_cluster import connect, disconnect, nodes
 
-    connection = connect(address or spec.cluster.address)
+    address = address or spec.cluster.address
+    if address == "local":
+        _refuse(cannot_grow(spec))
+    connection = connect(address)
     try:
-        wait_s = NODES_COME_BACK_WITHIN_S if resumes and not connection.local else 0.0
-        shape, found, room = room_for(spec, nodes, wait_s, None if connection.local else gpus)
-        hosts = _Hosts(shape, found.spans)
+        wait_s = NODES_COME_BACK_WITHIN_S if (resumes or spec.cluster.autoscale) and not connection.local else 0.0
+        ask = None if spec.cluster.autoscale is None else _ask_for_one
+        shape, found, room = room_for(spec, nodes, wait_s, None if connection.local else gpus, ask=ask)
+        grown = spec.cluster.autoscale
+        slots, most = (found.slots, room) if grown is None else (grown.max_trials, grown.max_trials)
+        made: list[_Groups] = []
 
         def ray_executor(search: Search, orders: Orders, poll: Callable[[], None]) -> Any:
             from tune.adapters.ray_tune import RayTuneExecutor
+            from tune.adapters.slots import Growth
 
-            def host(slot: int) -> tuple[Any, str]:
-                return hosts.make(slot, orders.scratch)
-
-            return RayTuneExecutor(search, search.rules.slots, host, orders.order, orders.after_step, poll, hosts.release)
+            made.append(_Groups(shape, found.spans, orders.scratch))
+            at_once = search.rules.slots if grown is None else min(found.slots, search.rules.slots)
+            growth = None if grown is None else Growth(grown.idle_s)
+            return RayTuneExecutor(search, at_once, made[-1], orders.order, orders.after_step, poll, growth)
 
         try:
-            yield Place(found.slots, room, shape, found.why, ray_executor)
+            yield Place(slots, most, found.slots, shape, found.why, ray_executor)
         finally:
-            hosts.close()
+            for groups in made:
+                groups.close()
     finally:
         disconnect(connection)
+
+
+def _ask_for_one(shape: TrialShape) -> Room:
+    """Over several nodes if need be: what nodes come is not known."""
+    from cluster.room import Room
+    from trainables.adapters.worker_group import resources_of_worker
+
+    return Room(shape, True, resources_of_worker(shape))
+
+
+def cannot_grow(spec: StudySpec, where: str = "on a Ray of this machine alone, to which no node can come") -> list[Problem]:
+    """What is wrong if the study shall get more nodes than there are."""
+    if spec.cluster.autoscale is None:
+        return []
+    fix = "give the address of a cluster (--address), or remove it (--set cluster.autoscale=null)"
+    return [Problem("cluster.autoscale", f"max_trials {spec.cluster.max_trials} {where}", fix)]
+
+
+def _refuse(problems: Sequence[Problem]) -> None:
+    if problems:
+        raise UserError(list(problems))
 
 
 def room_for(
@@ -90,28 +126,34 @@ def room_for(
     gpus: float | None = None,
     clock: Callable[[], float] = time.monotonic,
     pause: Callable[[float], None] = time.sleep,
+    ask: Callable[[TrialShape], Room] | None = None,
 ) -> tuple[TrialShape, Placement, int]:
     """The shape of a trial, its placement, and how many would fit at most. Raises UserError if none does within `wait_s`.
 
-    A driver that was lost with its node is often back before the node is: it must not take that for a user's mistake.
+    A driver that was lost with its node is often back before the node is: it must not take that for a user's mistake. ask: for room for
+    one trial, while there is none, from an autoscaler that may have no node yet.
     """
     from cluster.placement import place
 
-    begun, told = clock(), False
-    while True:
-        nodes = look()
-        shape = shape_of_trial(spec, nodes, gpus)
-        try:
-            return shape, place(nodes, shape, spec.cluster.concurrency), place(nodes, shape, None).slots
-        except UserError as error:
-            if clock() - begun >= wait_s:
-                raise
-            if not told:
-                short = "; ".join(problem.got for problem in error.problems)
-                sys.stderr.write(f"waiting up to {wait_s / 60:g} minutes for nodes: {short}\n")
-                sys.stderr.flush()
-                told = True
-        pause(_LOOK_EVERY_S)
+    begun, told, room = clock(), False, None
+    try:
+        while True:
+            nodes = look()
+            shape = shape_of_trial(spec, nodes, gpus)
+            try:
+                return shape, place(nodes, shape, spec.cluster.concurrency, spec.cluster.max_trials), place(nodes, shape, None).slots
+            except UserError as error:
+                if clock() - begun >= wait_s:
+                    raise
+                if not told:
+                    short = "; ".join(problem.got for problem in error.problems)
+                    sys.stderr.write(f"waiting up to {wait_s / 60:g} minutes for nodes: {short}\n")
+                    sys.stderr.flush()
+                    told, room = True, None if ask is None else ask(shape)
+            pause(_LOOK_EVERY_S)
+    finally:
+        if room is not None:
+            room.withdraw()
 
 
 def shape_of_trial(spec: StudySpec, nodes: Sequence[NodeFree], gpus: float | None = None) -> TrialShape:
@@ -156,21 +198,27 @@ def _sort_of_gpu() -> str | None:
     return name
 
 
-class _Hosts:
-    """The worker groups of this session, one a slot; made anew when one is lost."""
+class _Groups:
+    """The worker groups of this session, one a slot, and the room that it asks for; the port `tune.adapters.slots.Groups`."""
 
-    def __init__(self, shape: TrialShape, spans: bool):
-        self._shape, self._spans = shape, spans
+    def __init__(self, shape: TrialShape, spans: bool, scratch: Path):
+        self._shape, self._spans, self._scratch = shape, spans, scratch
         self._made: dict[int, Any] = {}
 
-    def make(self, slot: int, scratch: Path) -> tuple[Any, str]:
+    def make(self, slot: int, room: Any) -> tuple[Any, str]:
         from trainables.adapters.worker_group import WorkerGroup
 
-        group = self._made[slot] = WorkerGroup(self._shape, scratch, spans=self._spans)
+        placement_group = None if room is None else room.placement_group
+        group = self._made[slot] = WorkerGroup(self._shape, self._scratch, spans=self._spans, room=placement_group)
         return group.host, group.name
 
+    def ask(self) -> Room:
+        from cluster.room import Room
+        from trainables.adapters.worker_group import resources_of_worker
+
+        return Room(self._shape, self._spans, resources_of_worker(self._shape))
+
     def release(self, slot: int) -> None:
-        """Let the group of a slot go, for good."""
         threading.Thread(target=self._made.pop(slot).close, daemon=True).start()
 
     def close(self) -> None:

@@ -35,11 +35,13 @@ MOST_CORNERS = 32
 MOST_MISSING = 8  # in the text
 
 
-def plan(loaded: LoadedStudy, nodes: Sequence[NodeFree] | None, catalog: Mapping[str, Entry] = CATALOG) -> dict[str, Any]:
-    """The plan as JSON. `nodes` None: the cluster was not asked, so concurrency and wall time stay null."""
+def plan(
+    loaded: LoadedStudy, nodes: Sequence[NodeFree] | None, catalog: Mapping[str, Entry] = CATALOG, known: Sequence[Problem] = ()
+) -> dict[str, Any]:
+    """The plan as JSON. `nodes` None: the cluster was not asked, so concurrency and wall time stay null. known: what is missing besides."""
     spec = loaded.spec
     entry = catalog.get(spec.kind)
-    missing = [problem for problem in [trained(spec.kind)] if problem is not None]
+    missing = [*known, *(problem for problem in [trained(spec.kind)] if problem is not None)]
     points = _points(spec, entry, missing)
     trials = _n_trials(spec)
     ladder = _ladder(spec)
@@ -55,7 +57,7 @@ def plan(loaded: LoadedStudy, nodes: Sequence[NodeFree] | None, catalog: Mapping
         "space_size": spec.space.size(),
         "budget": spec.budget.model_dump(mode="json"),
         "scheduler": ladder,
-        "concurrency": {"slots": slots, "why": why},
+        "concurrency": {"slots": slots, "max_trials": spec.cluster.max_trials, "why": why},
         "nodes": _nodes(spec, nodes),
         "points": points,
         "total": _total(points, trials, share, slots),
@@ -221,7 +223,7 @@ def _concurrency(spec: StudySpec, nodes: Sequence[NodeFree] | None, missing: lis
     if nodes is None:
         return None, "the cluster was not asked"
     try:
-        found = place(nodes, _shape(spec, nodes), spec.cluster.concurrency)
+        found = place(nodes, _shape(spec, nodes), spec.cluster.concurrency, spec.cluster.max_trials)
     except UserError as error:
         missing += error.problems
         return 0, "not even one trial fits"

@@ -319,7 +319,7 @@ def _conduct(
                 for old in past[-1:]:  # the projection reads the journal itself, up to this entry
                     projection.offer(old)
                 journal.listeners += [projection.offer, view.on_entry, Housekeeping(study_dir, fold).on_entry]
-                search.begin(started, place.words, warm)
+                search.begin(started, place.words, warm, place.groups)
                 if warm is not None:
                     view.say(f"warm start from {warm.source}")
                 if facts is not None:

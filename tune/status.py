@@ -99,8 +99,10 @@ def ended_check(study_dir: Path, trial: str) -> Callable[[], bool]:
 
 
 def steering_lines(fold: StudyFold, most: int = 5) -> list[str]:
-    """Whether the study is paused, what waits to be tried, and the last things that people did to it."""
+    """Groups that are asked for, whether the study is paused, what waits to be tried, and the last things that people did to it."""
     lines = [f"  paused     by {fold.held_by}; `phasetune continue` lets it go on"] if fold.held_by else []
+    if fold.asked and fold.ended is None:
+        lines.insert(0, f"  groups     {fold.groups} may have trials, {len(fold.asked)} asked for")
     for request in fold.untried:
         lines.append(f"  next       {point_text(fold.wanted[request].point)}")
     for t, event in fold.steered[-most:]:

@@ -115,10 +115,26 @@ def _run_noop(trials: int, workers: int) -> dict[str, Any]:
                 assignment.trial, "curve", "tests.bench.leased:noop", spec, assignment.seed, str(workdir), folder, assignment.attempt
             )
 
-        RayTuneExecutor(search, 1, lambda slot: (group.host, group.name), order, lambda trial: None).run()
+        RayTuneExecutor(search, 1, _One(group), order, lambda trial: None).run()
         group.close()
     disconnect(connection)
     return _figures(trials, workers, began, ended_s)
+
+
+class _One:
+    """A single worker group, made beforehand; the port `tune.adapters.slots.Groups`."""
+
+    def __init__(self, group: Any):
+        self._group = group
+
+    def make(self, slot: int, room: Any) -> tuple[Any, str]:
+        return self._group.host, self._group.name
+
+    def release(self, slot: int) -> None:
+        raise AssertionError("it is closed by whoever made it")
+
+    def ask(self) -> Any:
+        raise AssertionError("it does not grow")
 
 
 def _run_cnn(order: Mapping[str, Any]) -> dict[str, Any]:

@@ -233,6 +233,20 @@ CASES: list[tuple[str, str, tuple[str, str, str]]] = [
             "remove it, or give workers a GPU",
         ),
     ),
+    (
+        "cluster: local",
+        "cluster: {autoscale: {max_trials: 0}}",
+        ("study.yaml:6: cluster.autoscale.max_trials", "0", "use a number of at least 1"),
+    ),
+    (
+        "cluster: local",
+        "cluster: {concurrency: 4, autoscale: {max_trials: 16}}",
+        (
+            "study.yaml:6: cluster.concurrency",
+            "4 beside autoscale.max_trials 16",
+            "remove it: max_trials is the most trials at once",
+        ),
+    ),
     # trainable
     (
         "  kind: toy",

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from cluster.placement import NodeFree, fits, node_of
+from tune.core.errors import UserError
 from tune.core.shape import TrialShape
 from tune.load import load_study
+from tune.places import cannot_grow, placed
 from tune.plan import plan, plan_text
 
 SMOKE = Path(__file__).resolve().parents[2] / "configs" / "studies" / "smoke.yaml"
@@ -71,3 +73,23 @@ def test_plan_counts_the_memory_of_nodes_where_it_is_known() -> None:
     assert "4 at a time: 32 CPU on 2 nodes with 30.0 GB hold 4 groups of 1 worker x 1 CPU, 6 GB" in text
     assert "16 CPU, 5.0 GB: 0 groups (GB: a group needs 6, it has 4.999)" in text
     assert "2 at a time: 2 CPU on 1 node (memory of 1 not known, not counted) hold 2 groups" in plan_text(plan(loaded, [NodeFree("a", 2)]))
+
+
+def test_plan_says_how_many_groups_fit_now_and_how_many_are_asked_for_from_the_autoscaler() -> None:
+    loaded = load_study(SMOKE, ("cluster.autoscale={max_trials: 16}", "cluster.workers=2"))
+    planned = plan(loaded, [NodeFree("a", 5)])
+    assert planned["concurrency"]["slots"] == 2 and planned["concurrency"]["max_trials"] == 16
+    said = "; as trials wait, up to 14 more are asked for from the autoscaler, each 2 workers x 1 CPU on one node"
+    assert "2 at a time: 5 CPU on 1 node hold 2 groups of 2 workers x 1 CPU" + said in plan_text(planned)
+    few = plan(load_study(SMOKE, ("cluster.autoscale={max_trials: 2}",)), [NodeFree("a", 5)])
+    assert "2 at a time: 5 CPU on 1 node hold 5 groups of 1 worker x 1 CPU; 2 asked for" in plan_text(few)
+
+
+def test_a_study_that_asks_for_nodes_is_refused_where_none_can_come() -> None:
+    loaded = load_study(SMOKE, ("cluster.autoscale={max_trials: 16}",))
+    here = "got: max_trials 16 on a Ray of this machine alone, to which no node can come"
+    assert here in plan_text(plan(loaded, [NodeFree("a", 5)], known=cannot_grow(loaded.spec)))
+    with pytest.raises(UserError, match="on a Ray of this machine alone"), placed(loaded.spec, None, foreground=False):
+        pass
+    with pytest.raises(UserError, match="in the foreground, where one trial runs at a time"), placed(loaded.spec, None, foreground=True):
+        pass

@@ -27,7 +27,7 @@ space:
 
 @pytest.fixture(scope="module")
 def machines() -> Iterator[Machines]:
-    with Machines(workers=[1, 1], resources='{"driver": 1}') as started:
+    with Machines(workers=[1, 1], resources='{"driver": 1, "accelerator_type:H100": 1}') as started:
         yield started
 
 
@@ -46,6 +46,13 @@ def test_a_cluster_that_wants_a_token_says_so(machines: Machines, project: Path)
     assert missing.returncode == 2 and "it asks for a token and got none" in missing.stderr and "RAY_AUTH_TOKEN" in missing.stderr
     wrong = machines.run(*submit, environment=machines.environment | {"RAY_AUTH_TOKEN": "0" * 64})
     assert wrong.returncode == 2 and "it does not take this token" in wrong.stderr
+
+
+def test_a_sort_of_gpu_that_the_cluster_lacks_is_refused_with_what_it_has(machines: Machines, project: Path) -> None:
+    (project / "t4.yaml").write_text(STUDY.replace("gpus_per_worker: 0", "gpus_per_worker: 1, accelerator: T4"))
+    planned = machines.run("plan", str(project / "t4.yaml"), "--address", machines.url)
+    assert "missing      cluster.accelerator\n    got: T4; the cluster has H100 on 2 nodes" in planned.stdout, planned.stderr
+    assert "(H100), " in planned.stdout and "0 groups (a group needs T4, it has H100)" in planned.stdout
 
 
 def test_no_finished_trial_is_lost_when_a_workers_node_and_then_the_drivers_are_killed(

@@ -186,7 +186,9 @@ def test_a_ray_cluster_has_the_fields_of_kuberay_with_tokens_autoscaling_and_gpu
         assert group.minReplicas <= group.replicas <= group.maxReplicas
         [container] = group.template.spec.containers
         assert container.resources.limits["nvidia.com/gpu"] == container.resources.requests["nvidia.com/gpu"]
-    assert any(group.minReplicas for group in spec.workerGroupSpecs), "a study counts the nodes that are up when it begins"
+    assert any(group.minReplicas for group in spec.workerGroupSpecs), (
+        "a study without autoscale counts the nodes that are up when it begins"
+    )
 
 
 @pytest.mark.parametrize("name", ["raycluster.yaml", "rayjob.yaml"])

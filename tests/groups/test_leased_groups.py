@@ -57,12 +57,12 @@ class Lessee:
             self.answer(trial, "stop" if messages[-1][1] == stop_at else "continue")
 
 
-def make_group(folder: Path, workers: int, hang_s: float = 5, silence_s: float = 20) -> Any:
+def make_group(folder: Path, workers: int, hang_s: float = 5, silence_s: float = 20, **more: Any) -> Any:
     from trainables.adapters.order import GroupLimits
     from trainables.adapters.worker_group import WorkerGroup
 
     limits = GroupLimits(hang_s=hang_s, straggle_s=2, rss_growth_bytes=64 << 20, silence_s=silence_s)
-    return WorkerGroup(TrialShape(workers, 1), folder / "groups", limits)
+    return WorkerGroup(TrialShape(workers, 1, **more), folder / "groups", limits)
 
 
 def free_cpus() -> float:
@@ -105,7 +105,7 @@ def one(ray_session: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 @pytest.fixture(scope="module")
 def two(ray_session: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lessee]:
     folder = tmp_path_factory.mktemp("two")
-    group = make_group(folder, 2)
+    group = make_group(folder, 2, accelerator="H100", memory_gb_per_worker=0.1)
     group.ready(120)
     yield Lessee(group, folder)
     group.close()
@@ -174,6 +174,14 @@ def test_a_trial_whose_actor_died_leaves_the_slot_to_the_next(one: Lessee):
     assert ray.get(trial.step.remote(one.group.host, order_of(one.folder, "t0007", "forever")))[0] == "report"
     ray.kill(trial)
     assert one.run("t0008", "nothing")[-1][0] == "done"
+
+
+def test_a_group_holds_the_memory_and_the_mark_of_its_sort_of_gpu_on_its_node(two: Lessee):
+    from ray.util import placement_group_table
+
+    created = [facts["bundles"] for facts in placement_group_table().values() if facts["state"] == "CREATED"]
+    a_worker = {"CPU": 1.0, "memory": 1e8, "accelerator_type:H100": 0.001}
+    assert [bundles for bundles in created if len(bundles) == 2] == [{0: a_worker, 1: a_worker}]
 
 
 def test_ranks_compute_together(two: Lessee):

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from cluster.placement import NodeFree
+from tests.search.fake_groups import FakeRoom
 from tune.core.errors import UserError
+from tune.core.shape import TrialShape
 from tune.core.study import StudySpec
 from tune.load import load_study
 from tune.places import room_for
@@ -69,6 +71,21 @@ def test_a_resume_is_refused_when_the_node_stays_away(spec: StudySpec) -> None:
     with pytest.raises(UserError, match="1 short"):
         room_for(spec, cluster.look, 60.0, None, cluster.clock, cluster.pause)
     assert 60 <= cluster.now_s < 70
+
+
+def test_a_study_that_asks_for_nodes_asks_once_for_room_for_a_trial_and_withdraws_it_when_there_is_some(spec: StudySpec) -> None:
+    cluster, asked = Cluster(second_at=3), list[FakeRoom]()
+
+    def ask(shape: TrialShape) -> FakeRoom:
+        asked.append(FakeRoom())
+        assert shape.workers == 2
+        return asked[-1]
+
+    _, found, _ = room_for(spec, cluster.look, 600.0, None, cluster.clock, cluster.pause, ask)  # type: ignore[arg-type]
+    assert found.groups == 1 and [room.withdrawn for room in asked] == [True]
+    with pytest.raises(UserError, match="1 short"):
+        room_for(spec, Cluster(second_at=1000).look, 0.0, ask=ask)  # type: ignore[arg-type]
+    assert len(asked) == 1, "it is refused at once"
 
 
 def test_a_new_study_is_refused_at_once(spec: StudySpec) -> None:

@@ -80,3 +80,13 @@ def test_what_runs_now_ends_at_the_last_event() -> None:
     log = log_of((0, Suggested("t0000", 0, "search", {})), (0, Started("t0000", 1, 0)), (6, Reported("t0000", 0, {})))
     [span] = timeline(log.entries).spans
     assert (span.how, span.end_s) == ("running", pytest.approx(6))
+
+
+def test_slots_that_come_and_go_count_for_as_long_as_they_are_there() -> None:
+    log = log_of(
+        (10, GroupNoted(1, "asked")),
+        (10, GroupNoted(1, "grown")),
+        (30, GroupNoted(1, "released")),
+        (5, GroupNoted(2, "withdrawn")),
+    )
+    assert timeline(log.entries).slot_s == pytest.approx(55 + 30)

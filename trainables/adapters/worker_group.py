@@ -21,10 +21,12 @@ from typing import Any
 import ray
 import ray.exceptions
 import ray.util
+from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from trainables.adapters.draining import draining_nodes
 from trainables.adapters.group_host import Host
+from trainables.adapters.lean_trainer import lean_trainer
 from trainables.adapters.order import GroupLimits
 from trainables.adapters.worker import work
 from trainables.adapters.worker_end import end_worker
@@ -47,10 +49,14 @@ class WorkerGroup:
     """Returns at once; the workers come up in the background. `host` is the actor that trials talk to, `name` its Ray name.
 
     scratch: a folder that all nodes see, for Ray Train's own (small) files. spans: the group may reach over several nodes.
+    room: a placement group of this shape that has its place already, for the first workers; it is the group's from here on.
+    The host is on this driver's node: it must neither go with a worker's node nor keep one from being given back.
     """
 
-    def __init__(self, shape: TrialShape, scratch: Path, limits: GroupLimits | None = None, spans: bool = False):
-        self.shape, self._spans = shape, spans
+    def __init__(
+        self, shape: TrialShape, scratch: Path, limits: GroupLimits | None = None, spans: bool = False, room: PlacementGroup | None = None
+    ):
+        self.shape, self._spans, self._room = shape, spans, room
         self.name = f"phasetune-group-{uuid.uuid4().hex[:12]}"
         self._limits = limits or GroupLimits()
         self._scratch = Path(scratch) / self.name
@@ -109,6 +115,7 @@ class WorkerGroup:
         except ray.exceptions.RayActorError:  # the host is gone, and with it the group
             pass
         finally:
+            _release([self._room])
             shutil.rmtree(self._scratch, ignore_errors=True)
             if self._closing.is_set():
                 self._kill_host()
@@ -117,11 +124,8 @@ class WorkerGroup:
         """One set of workers, from start to end. (None, "") if they left because they were told to."""
         from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError
 
-        shape = self.shape
-        resources = {"CPU": shape.cpus_per_worker} | ({"GPU": shape.gpus_per_worker} if shape.gpus_per_worker else {})
-        if shape.memory_gb_per_worker is not None:
-            resources["memory"] = round(shape.memory_gb_per_worker * 1e9)
-        trainer = _lean_trainer()(
+        shape, room, self._room = self.shape, self._room, None  # Ray Train gives it back with the workers
+        trainer = lean_trainer(room)(
             work,
             train_loop_config={
                 "host": self.host,
@@ -133,7 +137,7 @@ class WorkerGroup:
             scaling_config=ScalingConfig(
                 num_workers=shape.workers,
                 use_gpu=shape.gpus_per_worker > 0,
-                resources_per_worker=resources,
+                resources_per_worker=resources_of_worker(shape),
                 accelerator_type=shape.accelerator,
                 placement_strategy="PACK" if self._spans else "STRICT_PACK",
             ),
@@ -150,23 +154,22 @@ class WorkerGroup:
             return _reason(error), _what_happened(error)
         except ray.exceptions.RayError as error:  # the controller itself
             return "worker_lost", _what_happened(error)
+        finally:
+            _release([room])
         return None, ""
 
 
+def resources_of_worker(shape: TrialShape) -> dict[str, float]:
+    """What Ray counts for a worker, without the mark of its sort of GPU."""
+    resources: dict[str, float] = {"CPU": shape.cpus_per_worker}
+    if shape.gpus_per_worker:
+        resources["GPU"] = shape.gpus_per_worker
+    if shape.memory_gb_per_worker is not None:
+        resources["memory"] = round(shape.memory_gb_per_worker * 1e9)
+    return resources
+
+
 _HostActor = ray.remote(num_cpus=0, max_restarts=0)(Host)
-
-
-def _lean_trainer() -> type:
-    """TorchTrainer without two helper processes a group: the cleaner that asks the dashboard whether the controller lives (we
-    release the placement group ourselves), and the manager of Ray Data sets (recipes read their own data)."""
-    from ray.train.torch import TorchTrainer
-
-    class LeanTrainer(TorchTrainer):
-        def _create_default_callbacks(self) -> list[Any]:
-            unused = ("PlacementGroupCleanerCallback", "DatasetsCallback")
-            return [callback for callback in super()._create_default_callbacks() if type(callback).__name__ not in unused]
-
-    return LeanTrainer
 
 
 def _torch_config(timeout_s: float) -> Any:
@@ -176,8 +179,9 @@ def _torch_config(timeout_s: float) -> Any:
 
 
 def _release(placement_groups: list[Any]) -> None:
+    """Give back what is not given back already."""
     for placement_group in placement_groups:
-        if placement_group is not None:
+        if placement_group is not None and ray.is_initialized():
             ray.util.remove_placement_group(placement_group)
 
 

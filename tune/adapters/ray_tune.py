@@ -3,13 +3,12 @@
 A Tune trial is a feather-weight actor that needs no CPU: it gives its order to a leased worker group and passes the group's
 messages on, one a step. It lives on the driver's own node, as the groups' hosts do, so that no other node's loss can part them. The
 decision goes straight back from the driver to the group, so a stop lands between two training steps and the trial's last word
-(metrics, files) is never lost. Nothing here can deadlock on CPUs: only groups hold them, and there are never more trials than slots.
-Resume is `Search.replay`, not `Tuner.restore`.
+(metrics, files) is never lost. Nothing here can deadlock on CPUs: only groups hold them, and there are never more trials than groups
+(`tune.adapters.slots`). Resume is `Search.replay`, not `Tuner.restore`.
 """
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
 import shutil
@@ -25,6 +24,7 @@ from ray.tune import Callback, PlacementGroupFactory, Stopper, Trainable
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from tune.adapters.slots import Groups, Growth, Slots
 from tune.core.errors import FailTrial, StopStudy
 from tune.core.journal import PREEMPTED, GroupNoted
 from tune.core.rules import Assignment
@@ -80,15 +80,15 @@ class _Lease:
     slot: int
     host_name: str
     failure: FailTrial | None = None  # the search refused a report: it ends as failed at the group's last word
+    in_doubt: bool = False  # whether the group's workers will still be there after it
     leaving: Any = None  # its actor is lost: Ray's promise that its workers have left it
 
 
 class RayTuneExecutor:
     """Runs a `Search` to its end on worker groups.
 
-    host(slot): makes (or makes anew) the worker group of a slot and returns its actor handle and name.
-    order(assignment): what the group is to run, JSON-like and picklable.
-    release(slot): lets the group of a slot go, when fewer trials are to run at once than there are groups.
+    slots: worker groups to begin with; growth: how there may be more. groups: makes them and lets them go.
+    order(assignment): what a group is to run, JSON-like and picklable.
     poll(): called several times a second; it may call `search.ask_stop`.
     ready(calls): those of these calls to hosts that have returned.
     """
@@ -97,17 +97,15 @@ class RayTuneExecutor:
         self,
         search: Search,
         slots: int,
-        host: Callable[[int], tuple[Any, str]],
+        groups: Groups,
         order: Callable[[Assignment], Any],
         after_step: Callable[[str], int | None],
         poll: Callable[[], None] = lambda: None,
-        release: Callable[[int], None] = lambda slot: None,
+        growth: Growth | None = None,
         ready: Callable[[list[Any]], list[Any]] = lambda calls: _ready(calls),
     ):
-        self._release, self._ready = release, ready
-        self._search, self._make_host, self._order, self._after_step, self._poll = search, host, order, after_step, poll
-        self._hosts: dict[int, tuple[Any, str]] = {}
-        self._free = list(range(slots))
+        self._search, self._order, self._after_step, self._poll, self._ready = search, order, after_step, poll, ready
+        self.slots = Slots(slots, groups, search.note, growth)
         self._leases: dict[str, _Lease] = {}
         self.error: BaseException | None = None
 
@@ -119,14 +117,13 @@ class RayTuneExecutor:
         """End the loop with `error`: no further trial, and the groups are let go so that no actor waits for them."""
         if self.error is None:
             self.error = error
-            for host, _ in self._hosts.values():
+            for host in self.slots.hosts():
                 ray.kill(host)
 
     def run(self) -> None:
         """Returns when the search is over or interrupted. Raises StopStudy and other errors of the search itself."""
         self._search.between = self._poll
-        for slot in self._free:
-            self._hosts[slot] = self._make_host(slot)
+        self.slots.begin()
         os.environ.update(_QUIET)
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # it looks for result files that nobody needs
         scratch = tempfile.mkdtemp(prefix="phasetune-tune-")
@@ -152,6 +149,7 @@ class RayTuneExecutor:
             ).fit()
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+            self.slots.withdraw()
         if self.error is not None:
             raise self.error
 
@@ -160,17 +158,14 @@ class RayTuneExecutor:
     def suggest(self, key: str) -> dict[str, Any] | Literal["wait", "over"]:
         if self.error is not None:
             return "over"
-        assignment = self._search.next()
+        waits_for_a_group = self.slots.grows and not self.slots.any_free and bool(self._leases or self._search.n_waiting())
+        assignment = "wait" if waits_for_a_group else self._search.next()
         if not isinstance(assignment, Assignment):
             if assignment == "wait" and all(lease.leaving is not None for lease in self._leases.values()):
                 self.poll()  # Tune runs no trial (the study is paused, say): it asks for one without a step of its loop between
             return assignment
-        if not self._free:  # more may run at once than when the driver began
-            slot = next(i for i in itertools.count() if i not in self._hosts)
-            self._hosts[slot] = self._make_host(slot)
-            self._free.append(slot)
-        slot = self._free.pop(0)
-        _, name = self._hosts[slot]
+        slot = self.slots.take()
+        _, name = self.slots.host(slot)
         self._search.started(assignment.trial, slot, self._after_step(assignment.trial))
         self._leases[key] = _Lease(assignment, slot, name)
         return {"host": name, "order": self._order(assignment)}
@@ -179,7 +174,7 @@ class RayTuneExecutor:
         lease = self._leases.get(key)
         if lease is None:
             return
-        trial, host = lease.assignment.trial, self._hosts[lease.slot][0]
+        trial, host = lease.assignment.trial, self.slots.host(lease.slot)[0]
         match message:
             case ("report", step, metrics):
                 try:
@@ -208,31 +203,33 @@ class RayTuneExecutor:
                     self._search.note(GroupNoted(lease.slot, "lost", f"{reason}: {detail}"))
                 self._search.retry(trial, reason, detail)
                 if reason == "group_lost":
-                    self._hosts[lease.slot] = self._make_host(lease.slot)
-                self._give_back(key)
+                    self.slots.lost(self._leases.pop(key).slot)
+                else:
+                    lease.in_doubt = True
+                    self._give_back(key)
             case ("note", what, detail, seconds):
+                lease.in_doubt = what in ("recycled", "preempted", "lost")
                 self._search.note(GroupNoted(lease.slot, what, detail, seconds))
 
     def lost(self, key: str) -> None:
         """Tune says that the trial's actor died before its last message. It is tried again when its workers have left it."""
         lease = self._leases.get(key)
         if lease is not None:
-            lease.leaving = self._hosts[lease.slot][0].stop_trial.remote(lease.assignment.trial)
+            lease.leaving = self.slots.host(lease.slot)[0].stop_trial.remote(lease.assignment.trial)
 
     def poll(self) -> None:
         self._poll()
         leaving = {lease.leaving: key for key, lease in self._leases.items() if lease.leaving is not None}
         for left in self._ready(list(leaving)):
-            self._search.retry(self._leases[leaving[left]].assignment.trial, "trial_actor_lost", "the Ray actor that carried it died")
+            lease = self._leases[leaving[left]]
+            lease.in_doubt = True
+            self._search.retry(lease.assignment.trial, "trial_actor_lost", "the Ray actor that carried it died")
             self._give_back(leaving[left])
-        while self._free and len(self._hosts) > self._search.rules.slots:
-            slot = self._free.pop()
-            del self._hosts[slot]
-            self._search.note(GroupNoted(slot, "released", f"{self._search.rules.slots} trial(s) may run at once"))
-            self._release(slot)
+        self.slots.tend(len(self._leases), self._search.n_waiting() if self.slots.grows else 0, self._search.rules.slots)
 
     def _give_back(self, key: str) -> None:
-        self._free.append(self._leases.pop(key).slot)
+        lease = self._leases.pop(key)
+        self.slots.give_back(lease.slot, lease.in_doubt)
 
 
 def _ready(calls: list[Any]) -> list[Any]:

@@ -114,7 +114,9 @@ class StudyFold:
         self.last_t: float = 0.0
         self.next_seq = 0
         self.sessions = 0
-        self.slots = 0
+        self.slots = 0  # most groups at once in the last session
+        self.groups = 0  # worker groups that may have a trial now
+        self.asked: set[int] = set()  # slots of groups that are asked for and not up
         self.placement = ""
         self.trials: dict[str, TrialView] = {}
         self.stop_asked = False
@@ -220,7 +222,7 @@ class StudyFold:
                 self.goal = self.goal or _goal(event, entry.seq)
             case SessionStarted():
                 self.sessions, self.slots, self.placement = event.session, event.slots, event.placement
-                self.stop_asked, self.ended = False, None
+                self.groups, self.asked, self.stop_asked, self.ended = event.slots, set(), False, None
             case Suggested():
                 self._add(TrialView(event.trial, event.number, event.role, dict(event.point), event.of, suggested_at=t))
                 self.untried.pop(event.request, None)
@@ -263,8 +265,18 @@ class StudyFold:
                     self._put(self.trials[trial], told={name: str(value) for name, value in event.data.items()})
             case StudyEnded():
                 self.ended = event
-            case SamplerState() | GroupNoted() | WarmStarted():
+            case GroupNoted():
+                self._group(event)
+            case SamplerState() | WarmStarted():
                 pass
+
+    def _group(self, event: GroupNoted) -> None:
+        self.groups += {"grown": 1, "released": -1}.get(event.what, 0)
+        self.slots = max(self.slots, self.groups)
+        if event.what == "asked":
+            self.asked.add(event.slot)
+        elif event.what in ("grown", "withdrawn"):
+            self.asked.discard(event.slot)
 
     def _steer(self, event: StopAsked | SteerEvent, t: float) -> None:
         self.steered.append((t, event))

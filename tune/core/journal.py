@@ -196,10 +196,14 @@ class Ended:
 
 @dataclass(frozen=True)
 class GroupNoted:
-    """A worker group was started, recycled, lost or released, or has to leave a node; for the timeline and for people."""
+    """What became of a worker group; for the timeline and for people.
+
+    preempted: it has to leave a node. Of a study that grows: asked (room for one more), withdrawn (it is asked for no more), grown (it may
+    take trials). released: it is gone for good, and its room is free.
+    """
 
     slot: int
-    what: Literal["started", "recycled", "preempted", "lost", "released"]
+    what: Literal["started", "recycled", "preempted", "lost", "released", "asked", "withdrawn", "grown"]
     detail: str = ""
     seconds: float = 0.0
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
+from tune.core.demand import demand
 from tune.core.errors import Problem, UserError
 from tune.core.fold import JournalWriter, StudyFold, TrialView
 from tune.core.journal import (
@@ -81,15 +82,15 @@ class Search:
 
     # -- the future -----------------------------------------------------------------------------------------------------------
 
-    def begin(self, started: StudyStarted | None, placement: str, warm: WarmStarted | None = None) -> None:
-        """Open a session. `started` and `warm` are given once, for a new study.
+    def begin(self, started: StudyStarted | None, placement: str, warm: WarmStarted | None = None, slots: int | None = None) -> None:
+        """Open a session. `started` and `warm` are given once, for a new study. slots: to begin with, if there may be more later.
 
         Attempts that a kill cut are charged up to the last sign of life; trials that were told to stop before it end here.
         """
         last_sign = self.fold.last_t
         if started is not None:
             self.journal.write(started)
-        self.journal.write(SessionStarted(self.fold.sessions + 1, self.rules.slots, placement))
+        self.journal.write(SessionStarted(self.fold.sessions + 1, min(slots or self.rules.slots, self.rules.slots), placement))
         if warm is not None:
             self.journal.write(warm)
             self._proposer.replay(warm, adopt=False)
@@ -134,6 +135,11 @@ class Search:
             return "wait"
         last = last or (None if self._draining else self._next_refit())
         return "over" if last is None else self._assign(last)
+
+    def n_waiting(self) -> int:
+        """How many more trials would begin now if there were slots for them. Nothing of the search changes."""
+        self._check_limits()
+        return 0 if self._draining else demand(self.rules, self.fold, self._active, bool(self._exhausted))
 
     @property
     def _interrupting(self) -> bool:

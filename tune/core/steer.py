@@ -139,7 +139,8 @@ class Steering:
         rules = self.search.rules
         room = max(rules.most_slots or 0, rules.slots)
         if name == "concurrency" and value > room:
-            return Problem(flag, f"{value:g}", f"use at most {room}: that is what there was room for when the driver started")
+            why = "that is what there was room for when the driver started, or what cluster.autoscale asks for"
+            return Problem(flag, f"{value:g}", f"use at most {room}: {why}")
         return None
 
     def _meaning(self, name: str, before: float | None, value: float) -> str:

@@ -63,6 +63,15 @@ class ObjectivePart(Part):
     max: float | None = Field(default=None, allow_inf_nan=False, description="The most that a winner may have.")
 
 
+class AutoscalePart(Part):
+    """More trials at once than fit the nodes that are up, as nodes come; fewer groups as trials become fewer."""
+
+    max_trials: int = Field(ge=1, le=100_000, description="Most trials at once, however many nodes come.")
+    idle_s: float = Field(
+        default=60.0, ge=1, le=86_400, description="Seconds without a trial after which a worker group leaves its node to the autoscaler."
+    )
+
+
 class ClusterPart(Part):
     """Where trials run, and the shape of one trial."""
 
@@ -83,7 +92,15 @@ class ClusterPart(Part):
         default=None, gt=0, le=100_000, description="GB of main memory that a node must have for one worker; null: not counted."
     )
     concurrency: int | None = Field(default=None, ge=1, le=100_000, description="Most trials at once; null: as many as fit.")
+    autoscale: AutoscalePart | None = Field(
+        default=None, description="{max_trials: 16}: ask the cluster for nodes up to so many trials at once; null: the nodes that are up."
+    )
     max_retries: int = Field(default=2, ge=0, le=100, description="Times a trial is started again after a lost worker.")
+
+    @property
+    def max_trials(self) -> int | None:
+        """Most trials at once of a study that grows; None: it does not."""
+        return None if self.autoscale is None else self.autoscale.max_trials
 
     def shape(self, auto_gpus: float) -> TrialShape:
         """The shape of a trial; `auto_gpus` is what `gpus_per_worker: auto` comes to."""

@@ -76,6 +76,12 @@ def _accelerator_is_used(cluster: ClusterPart, kind: Kind) -> Iterator[Mistake]:
         yield Mistake(("cluster", "accelerator"), got, "remove it, or give workers a GPU")
 
 
+def _one_bound_on_trials_at_once(cluster: ClusterPart, kind: Kind) -> Iterator[Mistake]:
+    if cluster.concurrency is not None and cluster.autoscale is not None:
+        got = f"{cluster.concurrency} beside autoscale.max_trials {cluster.autoscale.max_trials}"
+        yield Mistake(("cluster", "concurrency"), got, "remove it: max_trials is the most trials at once")
+
+
 def _metric_is_promised(metric: MetricPart | None, kind: Kind) -> Iterator[Mistake]:
     if metric is not None:
         yield from _objective_is_promised(metric.name, metric.mode, ("metric",), kind)
@@ -343,6 +349,7 @@ _RULES: tuple[tuple[tuple[str, ...], Callable[..., Iterator[Mistake]]], ...] = (
     (("budget", "scheduler"), _median_has_others),
     (("budget", "cluster"), _gpu_hours_can_be_used),
     (("cluster",), _accelerator_is_used),
+    (("cluster",), _one_bound_on_trials_at_once),
     (("metric",), _metric_is_promised),
     (("objectives",), _objectives_are_promised),
     (("metric", "objectives", "scheduler"), _objectives_make_a_goal),

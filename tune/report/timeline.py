@@ -74,6 +74,7 @@ class _Fold:
     since: dict[str, tuple[Literal["a slot", "promotion"], float]] = field(default_factory=dict)
     paused: set[str] = field(default_factory=set)
     session_s: float = 0.0
+    slots_s: float = 0.0  # since when there are so many slots
     slot_s: float = 0.0
     spans: list[Span] = field(default_factory=list)
     groups: list[Span] = field(default_factory=list)
@@ -108,14 +109,20 @@ class _Fold:
             case Ended(trial=trial, state=state):
                 self._close(trial, state)
                 self.since.pop(trial, None)
+            case GroupNoted(what="grown" | "released"):
+                self._slots_from_now(max(0, self.slots + (1 if event.what == "grown" else -1)))
             case GroupNoted():
                 self._group(event)
             case _:
                 pass
 
+    def _slots_from_now(self, slots: int) -> None:
+        self.slot_s += (self.now_s - self.slots_s) * self.slots
+        self.slots, self.slots_s = slots, self.now_s
+
     def _session(self, session: int, slots: int) -> None:
-        self.slot_s += (self.now_s - self.session_s) * self.slots
-        self.slots, self.session_s = slots, self.now_s
+        self._slots_from_now(slots)
+        self.session_s = self.now_s
         if session > 1:
             self.resumes.append(self.now_s)
         for trial in list(self.open):
@@ -148,5 +155,5 @@ def timeline(entries: Iterable[Entry]) -> Timeline:
         fold.apply(entry)
     for trial in list(fold.open):
         fold._close(trial, "running")
-    slot_s = fold.slot_s + (fold.now_s - fold.session_s) * fold.slots
-    return Timeline(tuple(fold.spans), tuple(fold.groups), tuple(fold.waits), tuple(fold.resumes), fold.now_s, slot_s)
+    fold._slots_from_now(0)
+    return Timeline(tuple(fold.spans), tuple(fold.groups), tuple(fold.waits), tuple(fold.resumes), fold.now_s, fold.slot_s)
