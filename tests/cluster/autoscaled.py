@@ -1,4 +1,4 @@
-"""A study that grows on a cluster whose nodes Ray's own autoscaler (version 2) starts and ends: raylets of this machine, but its decisions are real.
+"""A study that grows on a cluster whose nodes Ray's own autoscaler (version 2) starts and ends: raylets here, but its decisions are real.
 
     python -m tests.cluster.autoscaled                       # two minutes
     python -m tests.cluster.autoscaled --dir DIR             # keep the study and Ray's logs of the autoscaler
