@@ -65,14 +65,15 @@ def nodes() -> list[NodeFree]:
     """The living nodes with the CPUs and GPUs that a study may use on them, in a stable order.
 
     That is what Ray counts there, less the CPUs that this driver holds for itself as a job (`phasetune submit --entry-cpus`): they would
-    never come free for a group.
+    never come free for a group. Nodes that are drained are left out: Ray starts nothing there any more.
     """
     mine = os.environ.get("PHASETUNE_ENTRY_CPUS")
     here = ray.get_runtime_context().get_node_id()
     idle = ray._private.state.available_resources_per_node()
+    drained = ray._private.state.state.get_draining_nodes()
     found = []
     for node in ray.nodes():
-        if node["Alive"]:
+        if node["Alive"] and node["NodeID"] not in drained:
             name, resources = f"{node['NodeManagerHostname']}:{node['NodeID'][-6:]}", node["Resources"]
             held = float(mine) if mine and node["NodeID"] == here else 0.0
             now = idle.get(node["NodeID"])

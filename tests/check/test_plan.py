@@ -110,7 +110,7 @@ def test_the_text_says_rungs_from_one_and_shares_in_percent(tmp_path: Path, cata
 
 def test_a_cluster_that_was_not_asked_and_a_kind_without_estimate_leave_nulls(tmp_path: Path) -> None:
     planned = plan(load_text(tmp_path, STUDY, "scheduler.kind=none"), None, {"toy": TOY})
-    assert planned["concurrency"] == {"slots": None, "why": "the cluster was not asked"}
+    assert planned["concurrency"] == {"slots": None, "max_trials": None, "why": "the cluster was not asked"}
     assert planned["data"] is None
     assert planned["scheduler"]["words"] == "none: every trial runs to its end (50 epochs)"
     text = plan_text(planned)
