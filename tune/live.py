@@ -145,7 +145,9 @@ class PlainView:
                 said += f" (stopped by budget: {detail})" if reason == BUDGET and value is not None else ""
                 return f"{trial} {state} {said}  [{ended}{total} trials, {best_text}]"
             case GroupNoted(slot, "preempted", detail):
-                return f"worker group {slot} leaves its node at the next report: {detail}"
+                return f"worker group {slot} leaves its node, a trial on it at its next report: {detail}"
+            case GroupNoted(slot, "asked", detail):
+                return f"room for worker group {slot} is asked for: {detail}"
             case GroupNoted(slot, what, detail, seconds):
                 return f"worker group {slot} {what}" + (f" in {seconds:.1f} s" if seconds else "") + (f": {detail}" if detail else "")
             case Noted(about, data):

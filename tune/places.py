@@ -53,8 +53,8 @@ def placed(spec: StudySpec, address: str | None, foreground: bool, resumes: bool
     """Connect to the cluster, or not at all in the foreground; refuse a trial shape that can never fit.
 
     resumes: the study fitted before, so that nodes that a running cluster lacks now are waited for; so are those of a study that asks for
-    nodes. gpus: of a worker, what
-    `gpus_per_worker: auto` came to there when the study began: it does not go on without them because their nodes are away.
+    nodes. gpus: of a worker, what `gpus_per_worker: auto` came to there when the study began: it does not go on without them because
+    their nodes are away.
     """
     if foreground:
         _refuse(cannot_grow(spec, "in the foreground, where one trial runs at a time"))
@@ -204,6 +204,7 @@ class _Groups:
     def __init__(self, shape: TrialShape, spans: bool, scratch: Path):
         self._shape, self._spans, self._scratch = shape, spans, scratch
         self._made: dict[int, Any] = {}
+        self._leaving: list[threading.Thread] = []
 
     def make(self, slot: int, room: Any) -> tuple[Any, str]:
         from trainables.adapters.worker_group import WorkerGroup
@@ -219,13 +220,14 @@ class _Groups:
         return Room(self._shape, self._spans, resources_of_worker(self._shape))
 
     def release(self, slot: int) -> None:
-        threading.Thread(target=self._made.pop(slot).close, daemon=True).start()
+        self._leaving = [thread for thread in self._leaving if thread.is_alive()]
+        self._leaving.append(threading.Thread(target=self._made.pop(slot).close, daemon=True))
+        self._leaving[-1].start()
 
     def close(self) -> None:
-        closing = [threading.Thread(target=group.close, daemon=True) for group in self._made.values()]
-        for thread in closing:
-            thread.start()
-        for thread in closing:
+        for slot in list(self._made):
+            self.release(slot)
+        for thread in self._leaving:
             thread.join(_CLOSE_GROUPS_S)
 
 

@@ -20,7 +20,7 @@ from tests.chaos.faults import Scene
 from tests.chaos.nodes import Nodes
 from trainables.adapters.order import GroupLimits
 from trainables.adapters.pulse import ALARM_S
-from tune.core.journal import Entry, GroupNoted, Retried, Started
+from tune.core.journal import Entry, GroupNoted, Reported, Retried, Started
 
 NOTICED_S = 120.0
 DRAINED_WITHIN_S = 60.0
@@ -215,6 +215,21 @@ def _preemption_notice(scene: Scene, nodes: Nodes | None) -> Blow:
     return replace(blow, seen=f"(the trial {'left in the middle' if left else 'had ended before'})")
 
 
+def _reclaimed(scene: Scene, nodes: Nodes | None) -> Blow:
+    """A node is drained, and gone before the next report: an ordinary lost node, of which the group's host must hear."""
+    assert nodes is not None
+    worker = _worker(scene)
+    i = nodes.node_with(worker)
+    n_reports = sum(isinstance(e.event, Reported) for e in scene.run.entries())
+    scene.run.until_true(lambda: sum(isinstance(e.event, Reported) for e in scene.run.entries()) > n_reports, "a report", NOTICED_S)
+    blow = scene.run.blow()
+    nodes.drain(i, 1.0)
+    time.sleep(1.0)
+    nodes.kill_node(i)
+    nodes.add()
+    return blow
+
+
 def _restart_gcs(scene: Scene, nodes: Nodes | None) -> Blow:
     """The control plane is gone for five seconds and finds what it knew in Redis."""
     assert nodes is not None
@@ -250,5 +265,6 @@ KILL_RAYLET_LONG = RayFault("a raylet: SIGKILL, replaced after 20 s", _kill_rayl
 KILL_NODE = RayFault("a node, all of it: SIGKILL, replaced", _kill_node)
 CUT_OFF = RayFault("a node: off the network, later back", _cut_off)
 PREEMPTION_NOTICE = RayFault("a node: drained before it is reclaimed", _preemption_notice)
+RECLAIMED_EARLY = RayFault("a node: drained, gone before the next report", _reclaimed)
 KILL_HEAD = RayFault("the head: SIGKILL, started anew", _kill_head)
 RESTART_GCS = RayFault("the GCS with Redis: SIGKILL, back after 5 s", _restart_gcs)

@@ -78,6 +78,48 @@ def test_a_new_set_of_workers_gets_no_order_while_one_of_the_lost_set_may_live(t
     play(story)
 
 
+def test_what_becomes_of_the_next_set_of_workers_does_not_end_the_trial_of_a_set_that_may_live(tmp_path: Path):
+    async def story() -> None:
+        group = await Group(tmp_path, 1, LIMITS, seen=False).up()
+        await group.taken()
+        await group.host.ended(1, "worker_lost", "its node died")
+        group.now = 1.0
+        await group.host.begin(2)
+        await group.host.ended(2, "worker_lost", "no room")
+        await group.up(3)
+        assert await said(group) is None
+        group.now = OVER_S
+        assert await said(group) == "retry"
+
+    play(story)
+
+
+def test_a_timer_of_a_trial_whose_workers_were_lost_does_not_end_the_next_set(tmp_path: Path):
+    async def story() -> None:
+        limits = GroupLimits(hang_s=60, straggle_s=0.05, silence_s=SILENCE_S, look_s=0.005)
+        group = await Group(tmp_path, 2, limits, seen=False).up()
+        await group.taken()
+        await group.end(1, End("failed", "no_batches", "none"))  # rank 0 has so long to end as well
+        await group.host.ended(1, "worker_lost", "its node died")
+        await group.up(2)
+        assert await said(group) is None
+        assert await group.host.beat(2, 0) and group.killed == [0, 1]
+
+    play(story)
+
+
+def test_a_worker_of_a_set_that_was_followed_by_another_learns_that_it_is_over(tmp_path: Path):
+    async def story() -> None:
+        group = await Group(tmp_path, 1, LIMITS).up()
+        staying = asyncio.ensure_future(group.host.stay(1))
+        await asyncio.sleep(0)
+        assert not staying.done()
+        await group.up(2)
+        await asyncio.wait_for(staying, 1)
+
+    play(story)
+
+
 def test_a_worker_that_was_given_up_is_granted_nothing_and_its_words_are_not_heard(tmp_path: Path):
     async def story() -> None:
         group = await Group(tmp_path, 1, LIMITS, seen=False).up()

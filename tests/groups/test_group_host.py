@@ -99,6 +99,29 @@ def test_what_the_machines_of_all_ranks_read_comes_with_the_report(tmp_path: Pat
     play(story)
 
 
+def test_a_trial_that_is_let_go_while_its_folder_is_made_ready_is_not_leased(tmp_path: Path):
+    async def story() -> None:
+        group = await Group(tmp_path).up()
+        leasing = asyncio.ensure_future(group.host.run(group.order("t0000")))
+        await asyncio.sleep(0)  # it has begun
+        await group.host.stop_trial("t0000")
+        await group.host.run(group.order("t0001"))
+        await leasing
+        assert await group.host.take(1, 0) == group.order("t0001")
+
+    play(story)
+
+
+def test_trials_that_want_the_slot_at_once_get_it_one_after_the_other(tmp_path: Path):
+    async def story() -> None:
+        group = await Group(tmp_path).up()
+        await asyncio.gather(*(group.host.run(group.order(trial)) for trial in ("t0000", "t0001")))
+        assert await group.message("t0000") == ("retry", "abandoned", "let go before a worker took it")
+        assert await group.host.take(1, 0) == group.order("t0001")
+
+    play(story)
+
+
 def test_a_poll_without_news_comes_back_empty(tmp_path: Path):
     async def story() -> None:
         group = await Group(tmp_path).up()

@@ -10,6 +10,7 @@ from tests.search.fakes import METRIC, MemoryStore, curve, make_search, rules_of
 from tune.core.promotion import RungLadder
 from tune.core.rules import Assignment
 from tune.core.search import Search
+from tune.core.steer_events import LimitsSet, Wanted
 
 pytestmark = pytest.mark.slow
 
@@ -71,3 +72,39 @@ def test_of_paused_trials_one_is_counted_when_nothing_else_is_left() -> None:
     promised, broken = drive(search, promotes=True)
     assert promised >= 9 and broken <= 1, "the last paused ones end without having gone on"
     assert search.n_waiting() == 0
+
+
+def test_a_point_of_a_person_is_counted_when_the_sampler_has_none_left() -> None:
+    search = make_search(MemoryStore(), rules_of(seed=1, slots=3, trials=99), sampler="grid", asha=False)
+    search.begin(None, "fake")
+    running: list[str] = []
+    while isinstance(found := search.next(), Assignment):
+        search.started(found.trial, len(running), None)
+        running.append(found.trial)
+        if len(running) > 1:
+            search.finish(running.pop(0), {METRIC: 0.5}, {})
+    assert search.n_waiting() == 0 and search.next() == "wait"
+    search.steer(Wanted({"depth": 1, "lr": 2e-3}, "ann", "r1"))
+    assert search.n_waiting() == 1
+    found = search.next()
+    assert isinstance(found, Assignment) and search.n_waiting() == 0
+
+
+def test_finalists_of_trials_that_came_later_are_counted_as_they_are_handed_out() -> None:
+    search = make_search(MemoryStore(), rules_of(seed=1, slots=1, trials=3, finalists=(2, 1)), asha=False)
+    search.begin(None, "fake")
+    values = {"t0000": 0.1, "t0001": 0.2, "t0002": 0.3, "t0003": 0.9, "t0004": 0.8}
+    while (found := search.next()).trial != "t0002-s1":  # type: ignore[union-attr]
+        search.started(found.trial, 0, None)  # type: ignore[union-attr]
+        search.finish(found.trial, {METRIC: values.get(found.trial, 0.5)}, {})  # type: ignore[union-attr]
+    search.started("t0002-s1", 0, None)
+    search.steer(LimitsSet({"trials": 5}, "ann"))
+    search.finish("t0002-s1", {METRIC: 0.5}, {})
+    handed: list[str] = []
+    while search.n_waiting():
+        found = search.next()
+        assert isinstance(found, Assignment)
+        handed.append(found.trial)
+        search.started(found.trial, 0, None)
+        search.finish(found.trial, {METRIC: values.get(found.trial, 0.5)}, {})
+    assert search.next() == "over" and handed == ["t0003", "t0004", "t0003-s1", "t0004-s1"]

@@ -217,3 +217,15 @@ def test_what_a_study_that_grows_decides_can_be_resumed_from_its_journal() -> No
     again = make_search(MemoryStore(), rules_of(seed=1, slots=3, trials=3), asha=False)
     again.replay(entries(growing.store))
     assert again.n_waiting() == 2 and again.fold.slots == 3
+
+
+def test_a_group_that_cannot_come_back_ends_no_study_that_has_others() -> None:
+    growing = Growing(trials=8, max_trials=2)
+    growing.later()
+    growing.nodes_come()
+    assert growing.begin() == ["host 0", "host 1"]
+    growing.executor.handle("k1", ("failed", "group_start_failed", "3 starts failed"))
+    assert (1, "released") in growing.noted() and growing.begin() == []
+    growing.end("k0")
+    assert growing.begin() == ["host 0"]
+    assert growing.search.fold.trials["t0001"].attempt == 2, "it goes on where there is a group"

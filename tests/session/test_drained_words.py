@@ -41,7 +41,7 @@ def test_lines_of_a_run_say_that_a_group_leaves_its_node_and_that_the_trial_goes
     for entry in events(ends=False):
         fold.apply(entry)
         view.on_entry(entry)
-    assert f"worker group 0 leaves its node at the next report: {WHY}" in said.getvalue()
+    assert f"worker group 0 leaves its node, a trial on it at its next report: {WHY}" in said.getvalue()
     assert f"t0000 left its node after attempt 1; it will go on elsewhere from its checkpoint. {WHY}" in said.getvalue()
 
 

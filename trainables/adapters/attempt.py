@@ -90,6 +90,16 @@ def end_of(error: BaseException, workdir: Path) -> End:
     return End("failed", re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower(), text)
 
 
+def trouble_with(workdir: Path) -> OSError | None:
+    """Make the trial's folder fit for an attempt, before any rank of it runs."""
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        checkpoint.recover(workdir)
+    except OSError as error:
+        return error
+    return None
+
+
 def free_memory() -> None:
     """Give back what the last trial left: cycles, and the GPU allocator's cache if torch is loaded.
 

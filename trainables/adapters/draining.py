@@ -5,6 +5,7 @@ cloud's notice that a spot instance is reclaimed). Ray starts nothing new there;
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
 
 import ray
@@ -20,3 +21,8 @@ async def draining_nodes() -> Draining:
     except (ray.exceptions.RayError, RuntimeError):
         return {}
     return {node: deadline_ms / 1000 if deadline_ms else None for node, deadline_ms in deadlines_ms.items()}
+
+
+def said_of(node: str, deadline: float | None) -> str:
+    until = "" if deadline is None else f" and goes away at {time.strftime('%H:%M:%S', time.localtime(deadline))}"
+    return f"node {node[-6:]} is drained{until}"

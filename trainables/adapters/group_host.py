@@ -17,10 +17,9 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine
 from pathlib import Path
 from typing import Any, Literal
 
-from trainables.adapters import checkpoint
-from trainables.adapters.attempt import end_of
+from trainables.adapters.attempt import end_of, trouble_with
 from trainables.adapters.bell import Bell
-from trainables.adapters.draining import Draining
+from trainables.adapters.draining import Draining, said_of
 from trainables.adapters.generation import Generation, Kill, Worker
 from trainables.adapters.group_lease import LEAVE, Answer, Lease, Meeting
 from trainables.adapters.machine import over_workers
@@ -58,6 +57,8 @@ class Host:
         self._broken = ""
         self._start_seconds = 0.0
         self._lease: Lease | None = None
+        self._leasing = asyncio.Lock()
+        self._coming: set[str] = set()  # trials that wait for the slot
         self._mail: dict[str, Lease] = {}
         self._notes: deque[tuple[Any, ...]] = deque()
 
@@ -74,16 +75,21 @@ class Host:
     async def run(self, order: Order, slot: int = 0) -> None:
         """Lease the slot. A trial that still holds it has lost its reader: it is told to leave first."""
         assert slot == 0, "a group has one slot"
-        while self._lease is not None:
-            await self._put_out(self._lease)
-        workdir, lease = Path(order.workdir), Lease(order)
-        trouble = await asyncio.to_thread(_prepare, workdir)
-        self._lease = self._mail[order.trial] = lease
-        if trouble is not None:
-            self._conclude(end_of(trouble, workdir))
-        elif self._state in ("broken", "closed"):
-            self._conclude(End("failed", "group_start_failed", self._broken or "the group is closed"))
-        self._bell.ring()
+        self._coming.add(order.trial)
+        async with self._leasing:
+            while self._lease is not None:
+                await self._put_out(self._lease)
+            workdir = Path(order.workdir)
+            trouble = await asyncio.to_thread(trouble_with, workdir)
+            if order.trial not in self._coming:  # let go meanwhile
+                return
+            self._coming.discard(order.trial)
+            self._lease = self._mail[order.trial] = Lease(order)
+            if trouble is not None:
+                self._conclude(end_of(trouble, workdir))
+            elif self._state in ("broken", "closed"):
+                self._conclude(End("failed", "group_start_failed", self._broken or "the group is closed"))
+            self._bell.ring()
 
     async def next(self, trial: str, timeout_s: float) -> tuple[Any, ...] | None:
         """The trial's next message in order, or None when `timeout_s` have passed without one."""
@@ -115,9 +121,11 @@ class Host:
             self._bell.ring()
 
     async def stop_trial(self, trial: str) -> None:
-        """Nobody listens to this trial any more. Returns when none of its workers is at work on it."""
-        if self._lease is not None and self._lease.order.trial == trial:
-            await self._put_out(self._lease)
+        """Nobody listens to this trial any more. Returns when no worker is at work on it, and none will be."""
+        self._coming.discard(trial)
+        async with self._leasing:  # one that is about to be leased is not any more
+            if self._lease is not None and self._lease.order.trial == trial:
+                await self._put_out(self._lease)
 
     async def close(self) -> None:
         """No further trial; the workers leave when they are between trials, a running one at its next report."""
@@ -149,7 +157,7 @@ class Host:
 
         def order_is_due() -> bool:
             lease = self._lease
-            if lease is None or rank in lease.taken or generation != self._generation.number or self._generation.given_up:
+            if lease is None or lease.ending or rank in lease.taken or generation != self._generation.number or self._generation.given_up:
                 return False
             return self._state == "ready" or (self._state == "leaving" and bool(lease.taken))  # what one rank took, all do
 
@@ -160,6 +168,7 @@ class Host:
         if self._lease is None or not order_is_due():
             return None
         self._lease.taken.add(rank)
+        self._lease.taken_by = self._generation
         return self._lease.order
 
     async def meet(self, generation: int, rank: int, what: str, failure: Failure | None) -> Answer:
@@ -205,9 +214,9 @@ class Host:
                 meeting.answer = meeting.answer or ("fail", end.reason, f"on rank {rank}: {end.detail}", False)
             self._bell.ring()
 
-    async def stay(self) -> None:
-        """Never returns: a worker learns from the broken call that its host is gone."""
-        await asyncio.Event().wait()
+    async def stay(self, generation: int) -> None:
+        """Returns when another set of workers begins; a worker learns from the broken call that its host is gone."""
+        await self._bell.until(lambda: generation != self._generation.number)
 
     # -- the supervisor's side -------------------------------------------------------------------------------------------------
 
@@ -218,6 +227,7 @@ class Host:
         self._generation, self._state = Generation(generation, self._limits.silence_s, self._kill, self._clock), "starting"
         self._in_background(self._lose_sight(self._generation))
         self._in_background(self._leave_drained_nodes(self._generation))
+        self._bell.ring()
         return True
 
     async def ended(self, generation: int, reason: str | None, detail: str) -> dict[str, Any]:
@@ -225,7 +235,7 @@ class Host:
         workers = self._generation.workers
         if reason is not None:
             self._lose(reason, detail)
-        elif self._lease is not None and self._lease.taken:
+        elif self._lease is not None and self._lease.taken_by is self._generation:
             self._give_up(End("retry", "worker_lost", "the workers left in the middle of the trial"))
         return {"was_up": len(workers) == self._shape.workers, "placement_groups": [w["placement_group"] for w in workers.values()]}
 
@@ -298,9 +308,7 @@ class Host:
         """The lease's last message; the slot is free."""
         lease = self._lease
         assert lease is not None
-        for timer in (lease.timer, *(meeting.timer for meeting in lease.meetings.values())):
-            if timer is not None:
-                timer.cancel()
+        lease.cancel_timers()
         lease.messages.append(end.message())
         lease.over, self._lease = True, None
         self._bell.ring()
@@ -336,15 +344,16 @@ class Host:
     def _give_up(self, end: End) -> None:
         """Kill the workers; the trial that they took ends so when all of them are gone."""
         self._generation.given_up = True
-        if self._lease is not None and self._lease.taken:
+        if self._lease is not None and self._lease.taken_by is self._generation:
             self._lease.ending = self._lease.ending or end
-        self._in_background(self._see_off(self._generation, self._lease))
+            self._lease.cancel_timers()
+        self._in_background(self._see_off(self._generation))
         self._bell.ring()
 
-    async def _see_off(self, generation: Generation, lease: Lease | None) -> None:
+    async def _see_off(self, generation: Generation) -> None:
         await generation.gone()
-        if lease is not None and lease.ending is not None and not lease.over:
-            self._conclude(lease.ending)
+        if self._lease is not None and self._lease.taken_by is generation and self._lease.ending is not None:
+            self._conclude(self._lease.ending)
 
     def _leave(self, why: str, what: Literal["recycled", "preempted"] = "recycled") -> None:
         """The workers are to leave when this trial is over, so that new ones come."""
@@ -364,7 +373,7 @@ class Host:
             draining = await self._draining()
             here = sorted({worker["node"] for worker in generation.workers.values()} & draining.keys())
             if here and self._state == "ready" and generation is self._generation:
-                why = "; ".join(f"node {node[:6]} is drained{_until(draining[node])}" for node in here)
+                why = "; ".join(said_of(node, draining[node]) for node in here)
                 self._leave(why, "preempted")
                 if self._lease is not None and self._lease.taken:
                     self._lease.preempted = why
@@ -381,17 +390,3 @@ class Host:
 
     def _later(self, seconds: float, then: Callable[[], None]) -> asyncio.TimerHandle:
         return asyncio.get_running_loop().call_later(seconds, then)
-
-
-def _prepare(workdir: Path) -> OSError | None:
-    """Make the trial's folder fit for an attempt, before any rank of it runs."""
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        checkpoint.recover(workdir)
-    except OSError as error:
-        return error
-    return None
-
-
-def _until(deadline: float | None) -> str:
-    return "" if deadline is None else f" and goes away at {time.strftime('%H:%M:%S', time.localtime(deadline))}"

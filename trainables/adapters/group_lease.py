@@ -10,6 +10,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from trainables.adapters.generation import Generation
 from trainables.adapters.order import End, Order
 from trainables.adapters.reporter import Failure
 from tune.core.ports import Decision
@@ -42,6 +43,7 @@ class Lease:
 
     order: Order
     taken: set[int] = field(default_factory=set)
+    taken_by: Generation | None = None
     ends: dict[int, End] = field(default_factory=dict)
     meetings: dict[str, Meeting] = field(default_factory=dict)
     asking: Meeting | None = None
@@ -57,6 +59,11 @@ class Lease:
     @property
     def is_let_go(self) -> bool:
         return self.abandoned or self.ending is not None
+
+    def cancel_timers(self) -> None:
+        for timer in (self.timer, *(meeting.timer for meeting in self.meetings.values())):
+            if timer is not None:
+                timer.cancel()
 
     @property
     def verdict(self) -> End:

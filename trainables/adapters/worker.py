@@ -116,7 +116,7 @@ def _leave_with(host: Any, generation: int, rank: int, silence_s: float) -> None
     """End this process when its host is gone, has given it up, or cannot be heard."""
     import ray
 
-    stay = host.stay.remote()
+    stay = host.stay.remote(generation)
 
     def beat(within_s: float) -> bool:
         try:

@@ -83,7 +83,7 @@ class WorkerGroup:
         with contextlib.suppress(ray.exceptions.RayActorError):
             ray.get(self.host.close.remote())
             self._thread.join(grace_s)
-            if self._thread.is_alive():
+            if self._thread.is_alive() and ray.is_initialized():  # a call would start a Ray of its own
                 ray.get(self.host.kill_workers.remote())
         self._thread.join(grace_s)
         if not self._thread.is_alive():
@@ -99,10 +99,12 @@ class WorkerGroup:
 
     def _supervise(self) -> None:
         generation = fruitless = 0
+        is_told = False
         try:
             while fruitless < _MAX_STARTS_IN_A_ROW:
                 generation += 1
                 if not ray.get(self.host.begin.remote(generation)):
+                    is_told = True
                     return
                 reason, detail = self._train(generation)
                 if not ray.is_initialized():  # a call would start a Ray of its own
@@ -112,9 +114,12 @@ class WorkerGroup:
                     _release(fate["placement_groups"])
                 fruitless = 0 if fate["was_up"] else fruitless + 1
             ray.get(self.host.give_up.remote(f"{fruitless} starts failed, the last with {detail}"))
+            is_told = True
         except ray.exceptions.RayActorError:  # the host is gone, and with it the group
             pass
         finally:
+            if not is_told and ray.is_initialized():
+                self.host.give_up.remote("the group's supervisor ended by an error of its own, which the driver's output has")
             _release([self._room])
             shutil.rmtree(self._scratch, ignore_errors=True)
             if self._closing.is_set():
@@ -122,10 +127,25 @@ class WorkerGroup:
 
     def _train(self, generation: int) -> tuple[str | None, str]:
         """One set of workers, from start to end. (None, "") if they left because they were told to."""
-        from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError
+        from ray.train import TrainingFailedError
 
-        shape, room, self._room = self.shape, self._room, None  # Ray Train gives it back with the workers
-        trainer = lean_trainer(room)(
+        room, self._room = self._room, None  # Ray Train gives it back with the workers
+        try:
+            self._trainer(generation, room).fit()
+        except TrainingFailedError as error:
+            return _reason(error), _what_happened(error)
+        except ray.exceptions.RayError as error:  # the controller itself
+            return "worker_lost", _what_happened(error)
+        finally:
+            _release([room])
+        return None, ""
+
+    def _trainer(self, generation: int, room: PlacementGroup | None) -> Any:
+        """For one set of workers. That it is made anew after any loss is the supervisor's business alone, of which the host is told."""
+        from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+
+        shape = self.shape
+        return lean_trainer(room)(
             work,
             train_loop_config={
                 "host": self.host,
@@ -144,19 +164,10 @@ class WorkerGroup:
             run_config=RunConfig(
                 name=str(generation),
                 storage_path=str(self._scratch),
-                failure_config=FailureConfig(max_failures=0, controller_failure_limit=2),
+                failure_config=FailureConfig(max_failures=0, max_preemption_failures=0, controller_failure_limit=2),
                 logging_config=LoggingConfig(log_level="ERROR"),
             ),
         )
-        try:
-            trainer.fit()
-        except TrainingFailedError as error:
-            return _reason(error), _what_happened(error)
-        except ray.exceptions.RayError as error:  # the controller itself
-            return "worker_lost", _what_happened(error)
-        finally:
-            _release([room])
-        return None, ""
 
 
 def resources_of_worker(shape: TrialShape) -> dict[str, float]:

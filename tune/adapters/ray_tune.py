@@ -190,6 +190,9 @@ class RayTuneExecutor:
                 else:
                     self._search.finish(trial, metrics, files, *why)
                 self._give_back(key)
+            case ("failed", "group_start_failed", detail) if self.slots.grows:  # there may be other groups
+                self._search.retry(trial, "group_lost", detail)
+                self.slots.came_to_nothing(self._leases.pop(key).slot, detail)
             case ("failed", "group_start_failed", detail):  # no fault of the trial: it stays open for a resume
                 self._search.note(GroupNoted(lease.slot, "lost", detail))
                 raise StopStudy("group_start_failed", detail, "look at the cluster's free CPUs and GPUs and at Ray's worker logs")

@@ -137,6 +137,11 @@ class Slots:
         else:
             self._release(slot, "its host is lost")
 
+    def came_to_nothing(self, slot: int, detail: str) -> None:
+        """The workers of the slot's group cannot be brought up. For a session that grows, which may have others."""
+        self._fruitless, self._last_failure = self._fruitless + 1, detail
+        self._release(slot, f"its workers cannot be brought up: {detail}")
+
     def tend(self, active: int, waiting: int, bound: int) -> None:
         """Look after the groups: called several times a second.
 
@@ -174,17 +179,13 @@ class Slots:
                 continue
             del self._starting[slot]
             if "error" in facts:
-                self._came_to_nothing(slot, facts["error"])
+                self.came_to_nothing(slot, facts["error"])
                 continue
             self._fruitless = 0
             self._free[slot] = self._now()
             if slot in self._grown:
                 self._grown.discard(slot)
                 self._note(GroupNoted(slot, "grown", "its workers are up"))
-
-    def _came_to_nothing(self, slot: int, detail: str) -> None:
-        self._fruitless, self._last_failure = self._fruitless + 1, detail
-        self._release(slot, f"its workers cannot be brought up: {detail}")
 
     def _move_in(self) -> None:
         """Start the groups whose room is there."""
@@ -201,7 +202,7 @@ class Slots:
         for _ in range(want - len(self._hosts) - len(self._asked)):
             slot = self._unused()
             self._asked[slot] = self._groups.ask()
-            self._note(GroupNoted(slot, "asked", f"trials could begin: {want} at a time"))
+            self._note(GroupNoted(slot, "asked", f"{want} trial(s) could run at a time"))
 
     def _withdraw(self, want: int) -> None:
         while self._asked and len(self._hosts) + len(self._asked) > want:

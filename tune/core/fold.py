@@ -47,6 +47,11 @@ from tune.core.ports import Clock, JournalStore, Point, TrialState, Values
 from tune.core.steer_events import Held, LimitsSet, Pinned, SteerEvent, Wanted
 
 
+def finalist_name(trial: str, seed: int) -> str:
+    """Of the trial that repeats `trial` with its `seed`-th further seed, counted from 1."""
+    return f"{trial}-s{seed}"
+
+
 @dataclass(frozen=True)
 class TrialView:
     """A trial as the journal tells it. `curve` is ((step, metrics), ...) in order of first report of each step."""
@@ -59,7 +64,7 @@ class TrialView:
     state: Literal["waiting", "running", "paused"] | TrialState = "waiting"
     attempt: int = 0  # times it was started, resumes included
     retries: int = 0  # times it was started again because something hit it
-    preemptions: int = 0  # and because its node went away; it lost nothing
+    preemptions: int = 0  # and because its node was about to go away
     slot: int | None = None
     curve: tuple[tuple[int, Mapping[str, float]], ...] = ()
     values: Values = ()

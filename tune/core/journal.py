@@ -164,7 +164,7 @@ class Waiting:
 @dataclass(frozen=True)
 class Retried:
     """An attempt ended by something that may pass; the trial will be started again from its checkpoint. Reason PREEMPTED: it was told
-    to leave a node that goes away, and has lost nothing."""
+    to leave a node that goes away."""
 
     trial: str
     attempt: int

@@ -12,7 +12,7 @@ from typing import Literal
 
 from tune.core.demand import demand
 from tune.core.errors import Problem, UserError
-from tune.core.fold import JournalWriter, StudyFold, TrialView
+from tune.core.fold import JournalWriter, StudyFold, TrialView, finalist_name
 from tune.core.journal import (
     ASKED,
     BUDGET,
@@ -139,7 +139,7 @@ class Search:
     def n_waiting(self) -> int:
         """How many more trials would begin now if there were slots for them. Nothing of the search changes."""
         self._check_limits()
-        return 0 if self._draining else demand(self.rules, self.fold, self._active, bool(self._exhausted))
+        return 0 if self._draining else demand(self.rules, self.fold, self._active, bool(self._exhausted), self._finalists)
 
     @property
     def _interrupting(self) -> bool:
@@ -211,7 +211,7 @@ class Search:
         chosen = self._finalists or []
         for seed in range(1, seeds + 1):
             for trial in chosen:
-                name = f"{trial.trial}-s{seed}"
+                name = finalist_name(trial.trial, seed)
                 if name not in self.fold.trials:
                     return self._create(name, "finalist", trial.point, of=trial.trial)
         return None
