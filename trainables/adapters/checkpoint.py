@@ -63,7 +63,7 @@ def lend(workdir: Path, to: Path) -> int | None:
             return None
         try:
             step = reported(source)[0]
-            shutil.copytree(source, to / _LIVE, copy_function=share)
+            shutil.copytree(source, to / _LIVE, copy_function=_share)
             for path in workdir.iterdir():
                 if path.name in (_LIVE, _OLD, _NEW) or worker_output.parsed(path.name):
                     continue
@@ -76,8 +76,7 @@ def lend(workdir: Path, to: Path) -> int | None:
     return None
 
 
-def share(source: str, to: str) -> None:
-    """The same file under a second name where the storage can, else a copy. For files that nobody changes."""
+def _share(source: str, to: str) -> None:
     try:
         os.link(source, to)
     except OSError:

@@ -54,7 +54,7 @@ def finish(lesson: Lesson, course: Course, adapted: Adapted, tensors: TrainedTen
         if reporter.rank == 0:
             save_adapter(adapted, reporter.workdir / FOLDER)
     if reporter.rank == 0:
-        write_facts(reporter.workdir / FOLDER, spec, target.table.classes, lesson.processor, reporter.cache_dir)
+        write_facts(reporter.workdir / FOLDER, spec, target.table.classes, lesson.processor)
         target.write_predictions(tested.answers, reporter.workdir / PREDICTIONS)
     give_last_name(progress.best_epoch, reporter)
     return Outcome(metrics=metrics, files=files)

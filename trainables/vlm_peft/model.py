@@ -9,9 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import os
 import re
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +18,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from trainables.adapters.checkpoint import share
 from trainables.adapters.resident import RESIDENT
 from trainables.engine_spec import Precision
 from trainables.hub_files import snapshot
@@ -74,12 +71,9 @@ def load_for_inference(folder: Path, device: str = "cpu", precision: Precision |
     return Loaded(module.eval(), processor, Chat(processor, spec.model, end_ids(spec.model)), spec, tuple(facts["classes"]))
 
 
-def write_facts(folder: Path, spec: VlmPeftSpec, classes: Sequence[str], processor: Any, cache: Path) -> None:
-    """Beside the adapter: what `load_for_inference` needs besides the base weights. cache: the node's, where the processor is written
-    once; all trials have its files."""
-    home = folder / "processor"
-    shutil.rmtree(home, ignore_errors=True)  # of an attempt that was killed here
-    shutil.copytree(_written_processor(processor, processor_digest(spec.model), cache), home, copy_function=share)
+def write_facts(folder: Path, spec: VlmPeftSpec, classes: Sequence[str], processor: Any) -> None:
+    """Beside the adapter: what `load_for_inference` needs besides the base weights."""
+    processor.save_pretrained(str(folder / "processor"))
     base = tiny.LABEL if spec.model.tiny_family else str(located(spec.model, weights=False))
     facts = {"spec": written(spec), "base": base, "classes": list(classes)}
     (folder / FACTS).write_text(json.dumps(facts, indent=1))
@@ -285,20 +279,6 @@ def _folder(name: str, where: str, code: bool, weights: bool) -> Path:
     if not path.is_dir() or (where == _WHERE and not (path / "config.json").exists()):
         raise UserError(absent(name, where))
     return path
-
-
-def _written_processor(processor: Any, digest: str, cache: Path) -> Path:
-    home = cache / f"processor-{digest[:24]}"
-    if not home.exists():
-        new = home.with_name(f"{home.name}.{os.getpid()}.part")
-        processor.save_pretrained(str(new))
-        try:
-            new.rename(home)
-        except OSError:  # another trial was quicker
-            if not home.exists():
-                raise
-            shutil.rmtree(new)
-    return home
 
 
 def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
