@@ -1,7 +1,7 @@
 """Benchmark (m): what `plan` estimates a trial to need, beside what a whole trial held, in main memory of a CPU.
 
-Each trial runs in a process of its own with an allocator that gives tensors back at once. Measured is the resident high-water mark since
-the engine was opened, less what the process held before the trial, so it has in it what libraries take on first use.
+Each trial, and each step of a LLaVA, runs in a process of its own with an allocator that gives tensors back at once. Measured is the
+resident high-water mark since the engine was opened, less what the process held before, so it has in it what libraries take on first use.
 
     MALLOC_MMAP_THRESHOLD_=65536 python -m tests.bench.memory_bench CASE      prints {"estimated": bytes, "measured": bytes}
 """
@@ -40,7 +40,7 @@ def measure() -> dict[str, dict[str, int]]:
     """Estimated and measured bytes by the name of the trial."""
     found = {name: _in_own_process("tests.bench.memory_bench", name) for name in CASES}
     steps = _in_own_process("tests.vlm_peft.measured", *_GENERATIVE)
-    return found | {f"LLaVA of random weights, {name}": steps[name] for name in _GENERATIVE}
+    return found | {f"a step of a LLaVA of random weights, {name}": steps[name] for name in _GENERATIVE}
 
 
 def _in_own_process(module: str, *words: str) -> dict[str, Any]:

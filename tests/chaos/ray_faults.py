@@ -219,9 +219,13 @@ def _reclaimed(scene: Scene, nodes: Nodes | None) -> Blow:
     """A node is drained, and gone before the next report: an ordinary lost node, of which the group's host must hear."""
     assert nodes is not None
     worker = _worker(scene)
-    i = nodes.node_with(worker)
-    n_reports = sum(isinstance(e.event, Reported) for e in scene.run.entries())
-    scene.run.until_true(lambda: sum(isinstance(e.event, Reported) for e in scene.run.entries()) > n_reports, "a report", NOTICED_S)
+    i, n = nodes.node_with(worker), len(scene.run.entries())
+
+    def begun() -> bool:
+        return any(isinstance(e.event, Reported) and e.event.step == 0 for e in scene.run.entries()[n:])
+
+    if not scene.run.until_true(begun, "the first report of a trial", NOTICED_S):
+        raise Over
     blow = scene.run.blow()
     nodes.drain(i, 1.0)
     time.sleep(1.0)

@@ -73,7 +73,7 @@ WIDE = _curve("chaos_wide", "ray", 14, ordered=False, cluster="concurrency: 2, m
 NODES = _curve("chaos_nodes", "nodes", 12, ordered=False, cluster="max_retries: 5", step_seconds=0.3, sampler="random")
 NODES_REDIS = replace(NODES, where="nodes and Redis")
 DRAINED = _curve("chaos_drained", "nodes", 6, cluster="concurrency: 1, max_retries: 0", step_seconds=0.3)  # no retry to spare
-_LONG = {"epochs": 3, "step_seconds": 6.0, "scheduler": "kind: none", "sampler": "random"}
-RECLAIMED = _curve("chaos_reclaimed", "nodes", 2, cluster="concurrency: 1, max_retries: 1", **_LONG)  # steps longer than the notice
+_LONG = {"epochs": 3, "step_seconds": 5.0, "scheduler": "kind: none", "sampler": "random"}
+RECLAIMED = _curve("chaos_reclaimed", "nodes", 4, cluster="concurrency: 1, max_retries: 1", **_LONG)  # steps longer than the notice
 FAR = _curve("chaos_far", "networks", 8, cluster="concurrency: 1, max_retries: 5", step_seconds=0.3)
 CNN = ChaosStudy("chaos_cnn", _CNN, "process", 3)

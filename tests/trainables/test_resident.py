@@ -11,7 +11,7 @@ pytestmark = [pytest.mark.slow]
 
 from torch import nn  # noqa: E402
 
-from trainables.adapters.resident import Resident  # noqa: E402
+from trainables.adapters.resident import Resident, _bit_sums  # noqa: E402
 
 
 class _Loader:
@@ -76,19 +76,60 @@ def test_a_frozen_tensor_in_another_type_is_kept_as_the_last_trial_used_it_and_l
     assert resident.held_bytes() == held
 
 
-def test_a_base_that_a_trial_wrote_to_in_place_is_loaded_again(capsys: pytest.CaptureFixture[str]) -> None:
-    for dtype in (torch.float32, torch.bfloat16):  # the tensors that were loaded, and copies of them in another type
-        resident, load = Resident(), _Loader(torch.float32)
-        for _ in range(2):
-            model = lent(resident, load, dtype=dtype)
-            resident.keep()
-        assert load.loads == 1
-        model = lent(resident, load, dtype=dtype)
-        model[0].weight.data[2, 3] += 1.0
+@pytest.mark.parametrize(("dtype", "loads"), [(torch.float32, 2), (torch.bfloat16, 1)])
+def test_what_a_trial_wrote_to_in_place_is_not_lent_again(dtype: torch.dtype, loads: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """In fp32 those are the tensors that were loaded; in bf16 copies, which are made again from these."""
+    resident, load = Resident(), _Loader(torch.float32)
+    for _ in range(2):
+        lent(resident, load, dtype=dtype)
         resident.keep()
-        assert "changed its base model in place; the next one on this worker loads it again" in capsys.readouterr().err
-        again = lent(resident, load, dtype=dtype)
-        assert load.loads == 2 and torch.equal(again[0].weight, _Loader(torch.float32)()[0].weight.to(dtype))
+    assert load.loads == 1
+    lent(resident, load, dtype=dtype)[0].weight.data[2, 3] += 1.0
+    resident.keep()
+    assert ("changed its base model in place" in capsys.readouterr().err) == (loads == 2)
+    again = lent(resident, load, dtype=dtype)
+    assert load.loads == loads and torch.equal(again[0].weight, _Loader(torch.float32)()[0].weight.to(dtype))
+
+
+def test_a_write_before_the_types_are_set_spoils_neither_this_trial_nor_the_next_one(capsys: pytest.CaptureFixture[str]) -> None:
+    resident, load = Resident(), _Loader(torch.float32)
+    lent(resident, load)
+    resident.keep()
+    model = resident.lend("a", load)  # its placed tensors are in bf16
+    model.requires_grad_(False)
+    model[0].weight.data[2, 3] += 1.0  # as an adapter that changes its base
+    written = model[0].weight.data.clone()
+    for parameter in model.parameters():
+        parameter.data = resident.typed(parameter, torch.bfloat16)
+    assert torch.equal(model[0].weight, written.to(torch.bfloat16)), "this trial computes with what was written"
+    resident.keep()
+    assert "changed its base model in place" in capsys.readouterr().err
+    again = lent(resident, load, dtype=torch.float32)
+    assert load.loads == 2 and torch.equal(again[0].weight, _Loader(torch.float32)()[0].weight)
+
+
+def test_a_trial_that_failed_before_its_end_leaves_nothing_unchecked() -> None:
+    resident, load = Resident(), _Loader(torch.float32)
+    lent(resident, load, dtype=torch.float32)[0].weight.data[2, 3] += 1.0
+    again = lent(resident, load, dtype=torch.float32)  # nobody kept anything
+    assert load.loads == 2 and torch.equal(again[0].weight, _Loader(torch.float32)()[0].weight)
+
+
+def test_a_tensor_that_a_trial_replaced_is_not_kept_and_the_others_are(capsys: pytest.CaptureFixture[str]) -> None:
+    resident, load = Resident(), _Loader(torch.float32)
+    model = lent(resident, load)
+    replaced = model[0].weight.data + 1
+    model[0].weight.data = replaced
+    resident.keep()
+    again = lent(resident, load)
+    assert load.loads == 1 and capsys.readouterr().err == ""
+    assert torch.equal(again[0].weight, _Loader(torch.float32)()[0].weight.to(torch.bfloat16))
+    assert again[1].weight.data_ptr() == model[1].weight.data_ptr()
+
+
+def test_values_that_change_places_are_seen_over_blocks() -> None:
+    rows = torch.randn(4, 4096, dtype=torch.float64)
+    assert _bit_sums([rows]) != _bit_sums([rows[[1, 0, 2, 3]]]) and _bit_sums([rows]) == _bit_sums([rows.clone()])
 
 
 def test_another_key_lets_the_last_model_go() -> None:

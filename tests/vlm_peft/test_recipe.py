@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -59,19 +60,28 @@ def test_a_method_trains_is_kept_and_answers_the_same_from_its_folder(name: str,
         assert [line["predicted"] for line in csv.DictReader(file)] == list(again.answers)
 
 
-def test_a_trial_on_the_base_that_others_left_equals_one_on_a_base_just_loaded_bit_for_bit(rows: Path, reporter: MakeReporter) -> None:
+def test_a_trial_on_the_base_that_others_left_equals_one_on_a_base_just_loaded_bit_for_bit(
+    rows: Path, reporter: MakeReporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
     specs = {name: spec_of(rows, peft=PEFT[name], epochs=1) for name in PEFT}
     specs |= {f"{name} in bf16": spec_of(rows, peft=PEFT[name], epochs=1, engine={"precision": "bf16"}) for name in ("lora", "full")}
     specs |= {"spider": spec_of(rows, peft=PEFT["full"], keep={"method": "spider"}, epochs=1)}
+    for init in ("olora", "pissa"):  # the one writes to the base in place, the other replaces it
+        peft = {"method": "other", "other": {"type": "lora", "config": {"r": 4, "init_lora_weights": init}}}
+        specs[init] = spec_of(rows, peft=peft, epochs=1, engine={"precision": "bf16"})
     alone = {}
     for name, spec in specs.items():
-        RESIDENT.drop()
-        recipe.train(spec, run := reporter(name))
+        recipe.trained(spec, run := reporter(name), lambda model, device, splits: load_model(model, device))
         alone[name] = untimed(run), tensors_of(run)
-    for name in reversed(specs):
-        recipe.train(specs[name], run := reporter(f"{name} after others"))
-        assert untimed(run) == alone[name][0]
-        assert all(torch.equal(tensor, alone[name][1][key]) for key, tensor in tensors_of(run).items())
+    RESIDENT.drop()
+    loads: list[str] = []
+    monkeypatch.setattr("trainables.vlm_peft.model.load_model", lambda spec, device: loads.append(spec.name) or load_model(spec, device))
+    for name in (*reversed(specs), "olora", *specs):
+        recipe.train(specs[name], run := reporter(f"{name} after others {len(loads)}"))
+        assert untimed(run) == alone[name][0], name
+        assert all(torch.equal(tensor, alone[name][1][key]) for key, tensor in tensors_of(run).items()), name
+        shutil.rmtree(run.workdir.parent)
+    assert len(loads) == 1 + 3, "once, and after each olora"
 
 
 @pytest.mark.parametrize("name", ["lora", "prefix", "prompt"])

@@ -172,7 +172,7 @@ def test_their_code_without_a_processor_is_refused_with_what_to_take_instead(sav
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen", "auto_map": {"AutoConfig": "theirs.Config"}}))
     (tmp_path / "theirs.py").write_text(_THEIRS)
     with pytest.raises(UserError, match=r"does not take both words and pictures(.|\n)*as Qwen-VL-Chat's does(.|\n)*such as Qwen2.5-VL"):
-        load_processor(ModelSpec(name=str(tmp_path), trust_remote_code=True))
+        load_processor(ModelSpec.model_validate({"name": str(tmp_path), "trust_remote_code": True}))
 
 
 def test_a_folder_without_a_model_of_this_kind_is_refused(tmp_path: Path) -> None:

@@ -232,7 +232,7 @@ def _loading(spec: VlmPeftSpec, folder: Path, base: str, chat: Chat, whole: bool
         lines += ['model = PeftModel.from_pretrained(base, "EXPORT").eval()']
     said = repr(asked.text) + (".replace('QUESTION', question)" if use != "none" else "")
     lines += [
-        'processor = AutoProcessor.from_pretrained("EXPORT")',
+        f'processor = AutoProcessor.from_pretrained("EXPORT"{", trust_remote_code=True" if spec.model.trust_remote_code else ""})',
         *(['question = "..."'] if use != "none" else []),
         f"text = {said}",
         'image = Image.open("picture.jpg").convert("RGB")',

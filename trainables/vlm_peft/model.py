@@ -134,11 +134,14 @@ def load_model(spec: ModelSpec, device: str = "cpu") -> Any:
 
 
 def borrow_model(spec: ModelSpec, device: str, splits: bool = False) -> Any:
-    """The base model as `load_model` gives it, for one trial: what this process keeps of it is not loaded again (see `resident`)."""
-    if spec.quantize != "none":  # their library changes them in place
+    """The base model as `load_model` gives it, for one trial: what this process keeps of it is not loaded again (see `resident`).
+
+    Not kept are quantised weights, which their library changes in place, and models with code of their own, which may not be copied.
+    """
+    if spec.quantize != "none" or spec.trust_remote_code:
         RESIDENT.drop()
         return load_model(spec, device)
-    key = repr((spec.name, spec.trust_remote_code, None if spec.tiny_family is not None else _stamp(located(spec))))
+    key = repr((spec.name, None if spec.tiny_family is not None else _stamp(located(spec))))
     return RESIDENT.lend(key, lambda: load_model(spec, device), splits=splits)
 
 

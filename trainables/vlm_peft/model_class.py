@@ -24,8 +24,9 @@ def class_of(config: Any, spec: ModelSpec) -> Any:
 
         return AutoModelForImageTextToText
     from transformers.dynamic_module_utils import get_class_from_dynamic_module
+    from transformers.models.auto.auto_factory import add_generation_mixin_to_remote_model
 
-    return get_class_from_dynamic_module(own[0], config._name_or_path, local_files_only=True)
+    return add_generation_mixin_to_remote_model(get_class_from_dynamic_module(own[0], config._name_or_path, local_files_only=True))
 
 
 def brought(config: Any) -> tuple[str, str] | None:

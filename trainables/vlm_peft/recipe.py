@@ -84,6 +84,7 @@ def _train(spec: VlmPeftSpec, engine_spec: EngineSpec, reporter: Reporter, borro
     splits = engine_spec.zero is not None and engine_spec.zero.stage == 3
     with ExitStack() as stack:
         base = borrow(spec.model, reporter.device, splits)
+        stack.callback(RESIDENT.keep)
         batches = batches_for(base, chat, tasks, spec, reporter)
         adapted = adapt(base, spec, seed=derived_seed(reporter.seed, "adapter"), total_steps=plan.total_steps, typed=RESIDENT.typed)
         lesson = Lesson(spec, tasks, processor, chat, batches, plan, counted(adapted), reporter)
@@ -98,7 +99,7 @@ def _train(spec: VlmPeftSpec, engine_spec: EngineSpec, reporter: Reporter, borro
             save_frozen=False,
         )
         stack.callback(engine.close)
-        stack.callback(RESIDENT.keep)  # before the engine takes the model down
+        stack.callback(RESIDENT.keep)  # before the engine takes the model down; the one above is for what fails before there is an engine
         asker = Asker(engine.forward, adapted.module, engine_spec, reporter, splits)
         tensors = TrainedTensors(engine, rank=reporter.rank, world_size=reporter.world_size)
         method = _method(spec, adapted, tensors, engine_spec, reporter)
