@@ -212,4 +212,5 @@ def _what_happened(error: Exception) -> str:
 def _telling(text: str) -> str:
     found = re.search(r"Worker exit detail: (.*?)(?: Some common causes|$)", text, re.DOTALL)
     lines = [line.strip() for line in (found.group(1) if found else text).splitlines() if line.strip()]
-    return lines[-1][:300] if lines else "no word from Ray"
+    words = [line for line in lines if not re.fullmatch(r"\w+: \S+", line)]  # ids of the actor follow what happened to it
+    return (words or lines or ["no word from Ray"])[-1][:300]
