@@ -173,7 +173,7 @@ def mounted(folder: Path, size_mb: int) -> bool:
 
 
 def unmount(folder: Path) -> None:
-    subprocess.run(["umount", str(folder)], capture_output=True, check=False)
+    subprocess.run(["umount", "--lazy", str(folder)], capture_output=True, check=False)  # a process that was killed may hold it still
 
 
 # -- MLflow -------------------------------------------------------------------------------------------------------------------------
