@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from tune.core.fold import StudyFold, TrialView, finalist_name
-from tune.core.rules import Rules
+from tune.core.fold import StudyFold, TrialView
+from tune.core.rules import Rules, finalist_name
 
 
 def demand(rules: Rules, fold: StudyFold, active: Collection[str], exhausted: bool, finalists: Sequence[TrialView] | None) -> int:

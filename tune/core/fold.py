@@ -47,11 +47,6 @@ from tune.core.ports import Clock, JournalStore, Point, TrialState, Values
 from tune.core.steer_events import Held, LimitsSet, Pinned, SteerEvent, Wanted
 
 
-def finalist_name(trial: str, seed: int) -> str:
-    """Of the trial that repeats `trial` with its `seed`-th further seed, counted from 1."""
-    return f"{trial}-s{seed}"
-
-
 @dataclass(frozen=True)
 class TrialView:
     """A trial as the journal tells it. `curve` is ((step, metrics), ...) in order of first report of each step."""

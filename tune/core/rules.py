@@ -72,3 +72,8 @@ def trial_seed(study_seed: int, trial: str) -> int:
     Finalists `t0007-s1` and `t0003-s1` share one, so that their points can be compared in pairs.
     """
     return int.from_bytes(hashlib.sha256(f"{study_seed}/{trial.rpartition('-')[2]}".encode()).digest()[:4], "big") & 0x7FFFFFFF
+
+
+def finalist_name(trial: str, seed: int) -> str:
+    """Of the trial that repeats `trial` with its `seed`-th further seed, counted from 1."""
+    return f"{trial}-s{seed}"

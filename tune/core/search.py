@@ -12,7 +12,7 @@ from typing import Literal
 
 from tune.core.demand import demand
 from tune.core.errors import Problem, UserError
-from tune.core.fold import JournalWriter, StudyFold, TrialView, finalist_name
+from tune.core.fold import JournalWriter, StudyFold, TrialView
 from tune.core.journal import (
     ASKED,
     BUDGET,
@@ -37,7 +37,7 @@ from tune.core.journal import (
 from tune.core.ledger import Ledger
 from tune.core.ports import GO_ON, Answer, Decision, Point, Question, Sampler, Scheduler
 from tune.core.proposer import Proposer
-from tune.core.rules import Assignment, Rules, trial_seed
+from tune.core.rules import Assignment, Rules, finalist_name, trial_seed
 from tune.core.steer_events import LimitsSet, SteerEvent, Wanted
 
 MAX_INFEASIBLE_IN_A_ROW = 200
