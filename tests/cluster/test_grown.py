@@ -41,10 +41,10 @@ def test_a_node_that_a_person_adds_is_used_by_a_study_that_may_grow_and_what_nev
         grown.until_reported()
         assert grown.until_noted("asked").slot == 1
         machines.add()
-        assert grown.until_noted("grown").slot == 1
+        new = grown.until_noted("grown").slot  # which of two rooms gets the node is Ray's affair
         assert grown.to_the_end() == 0, grown.said()
         past = grown.entries()
     assert states(past) == ["complete"] * 8 and at_once(past) == 2
-    assert {e.event.slot for e in past if isinstance(e.event, Started)} == {0, 1}
+    assert {e.event.slot for e in past if isinstance(e.event, Started)} == {0, new}
     assert [e.event.slots for e in past if isinstance(e.event, SessionStarted)] == [1]
-    assert grown.until_noted("withdrawn").slot == 2, "nobody added a third node"
+    assert {new, grown.until_noted("withdrawn").slot} == {1, 2}, "nobody added a third node"
