@@ -63,8 +63,10 @@ class Resident:
         if self._kept is None or self._kept.key != key:
             self.drop()
             model = load()
-            kept = self._kept = _Kept(key, model, dict(model.named_parameters()))
-            kept.whole({name: parameter.data for name, parameter in kept.origin.items()})  # learns the sums
+            origin = dict(model.named_parameters())
+            as_loaded = _bit_sums([parameter.data for parameter in origin.values()])
+            sums = {(name, parameter.dtype): bits for (name, parameter), bits in zip(origin.items(), as_loaded, strict=True)}
+            self._kept = _Kept(key, model, origin, sums=sums)
         kept = self._kept
         if splits:
             kept.placed.clear()
@@ -104,7 +106,8 @@ class Resident:
                 shared[name] = origin.data
             elif not parameter.requires_grad and parameter.shape == origin.shape:  # an engine that splits parameters leaves empty ones
                 moved[name] = parameter.data
-        kept.placed = {name: tensor for name, tensor in moved.items() if kept.whole({name: tensor})[name]}
+        is_whole = kept.whole(moved)
+        kept.placed = {name: tensor for name, tensor in moved.items() if is_whole[name]}
         if kept.is_spoilt or not all(kept.whole(shared).values()):
             click.echo("note: this trial changed its base model in place; the next one on this worker loads it again", err=True)
             self.drop()
