@@ -7,8 +7,8 @@ on one node unless no node can hold one; groups all have the same shape, so fill
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from tune.core.errors import Problem, UserError, did_you_mean
 from tune.core.shape import TrialShape
@@ -83,15 +83,18 @@ def auto_gpus(nodes: Sequence[NodeFree], accelerator: str | None) -> float:
 def place(nodes: Sequence[NodeFree], shape: TrialShape, want: int | None, max_trials: int | None = None) -> Placement:
     """As many groups as fit, or `want` or `max_trials` if that is fewer. Raises UserError naming the gap if not even one fits.
 
-    max_trials: as many as the study asks for from an autoscaler.
+    max_trials: as many as the study asks for from an autoscaler. Of an elastic shape one group of fewer workers, if no whole one fits.
     """
     _refuse_nonsense(shape, want)
     workers = {node.name: _workers_on(node, shape) for node in nodes}
+    size = next((n for n in shape.sizes if _fit(workers.values(), n)), None)
+    if size is None:
+        raise UserError(_gap(nodes, workers, shape.of(shape.sizes[-1])))
+    if size < shape.workers:
+        found = place(nodes, shape.of(size), 1)
+        return replace(found, why=f"{found.why}; {shape.workers} workers when there is room for them")
     whole = {name: n // shape.workers for name, n in workers.items()}
-    spans = sum(whole.values()) == 0
-    fit = sum(workers.values()) // shape.workers if spans else sum(whole.values())
-    if fit == 0:
-        raise UserError(_gap(nodes, workers, shape))
+    spans, fit = sum(whole.values()) == 0, _fit(workers.values(), size)
     groups = min(bound for bound in (fit, want, max_trials) if bound is not None)
     per_node: dict[str, int] = {}
     left = groups * shape.workers
@@ -102,6 +105,11 @@ def place(nodes: Sequence[NodeFree], shape: TrialShape, want: int | None, max_tr
         left -= taken
     assert left == 0, "a group that was counted has no place"
     return Placement(groups, groups * _SLOTS_PER_GROUP, per_node, spans, _why(nodes, shape, want, max_trials, fit, groups, spans))
+
+
+def _fit(workers: Collection[int], size: int) -> int:
+    """How many groups of this size nodes for so many workers each hold; over several nodes if none holds one whole."""
+    return sum(n // size for n in workers) or sum(workers) // size
 
 
 def _has_the_sort(node: NodeFree, shape: TrialShape) -> bool:

@@ -15,7 +15,7 @@ from tune.core.fold import StudyFold, TrialView
 from tune.core.journal import (
     BUDGET,
     ENDED_STATES,
-    PREEMPTED,
+    MOVED,
     Ended,
     Entry,
     GroupNoted,
@@ -127,8 +127,8 @@ class PlainView:
                 return f"{trial} step {step}{said}" + (f"  stopped: {stop}" if stop else "") + (f"  paused {pause}" if pause else "")
             case Promoted(trial, rung):
                 return f"{trial} goes on: it is among the best at the rung after step {rung}"
-            case Retried(trial, attempt, reason, detail) if reason == PREEMPTED:
-                return f"{trial} left its node after attempt {attempt}; it will go on elsewhere from its checkpoint. {detail}"
+            case Retried(trial, attempt, reason, detail) if reason in MOVED:
+                return f"{trial} left its workers after attempt {attempt}; it will go on with others from its checkpoint. {detail}"
             case Retried(trial, attempt, reason, detail):
                 return f"{trial} attempt {attempt} was lost ({reason}); it will go on from its checkpoint. {detail}"
             case Ended(trial, state, _, _, _, reason, detail):
@@ -146,6 +146,8 @@ class PlainView:
                 return f"{trial} {state} {said}  [{ended}{total} trials, {best_text}]"
             case GroupNoted(slot, "preempted", detail):
                 return f"worker group {slot} leaves its node, a trial on it at its next report: {detail}"
+            case GroupNoted(slot, "resized", detail):
+                return f"worker group {slot} gets more workers, a trial on it at its next report: {detail}"
             case GroupNoted(slot, "asked", detail):
                 return f"room for worker group {slot} is asked for: {detail}"
             case GroupNoted(slot, what, detail, seconds):

@@ -84,7 +84,8 @@ def placed(spec: StudySpec, address: str | None, foreground: bool, resumes: bool
             from tune.adapters.ray_tune import RayTuneExecutor
             from tune.adapters.slots import Growth
 
-            made.append(_Groups(shape, found.spans, orders.scratch))
+            elastic = spec.cluster.elastic
+            made.append(_Groups(shape, found.spans, orders.scratch, 0.0 if elastic is None else elastic.patience_s))
             at_once = search.rules.slots if grown is None else min(found.slots, search.rules.slots)
             growth = None if grown is None else Growth(grown.idle_s)
             return RayTuneExecutor(search, at_once, made[-1], orders.order, orders.after_step, poll, growth)
@@ -201,23 +202,29 @@ def _sort_of_gpu() -> str | None:
 class _Groups:
     """The worker groups of this session, one a slot, and the room that it asks for; the port `tune.adapters.slots.Groups`."""
 
-    def __init__(self, shape: TrialShape, spans: bool, scratch: Path):
-        self._shape, self._spans, self._scratch = shape, spans, scratch
+    def __init__(self, shape: TrialShape, spans: bool, scratch: Path, patience_s: float):
+        self._shape, self._spans, self._scratch, self._patience_s = shape, spans or shape.min_workers is not None, scratch, patience_s
         self._made: dict[int, Any] = {}
         self._leaving: list[threading.Thread] = []
 
     def make(self, slot: int, room: Any) -> tuple[Any, str]:
+        from cluster.elastic import ElasticRoom
         from trainables.adapters.worker_group import WorkerGroup
 
         placement_group = None if room is None else room.placement_group
-        group = self._made[slot] = WorkerGroup(self._shape, self._scratch, spans=self._spans, room=placement_group)
+        elastic = None if self._shape.min_workers is None else ElasticRoom(self._shape, self._patience_s, self._ask)
+        group = WorkerGroup(self._shape, self._scratch, spans=self._spans, room=placement_group, elastic=elastic)
+        self._made[slot] = group
         return group.host, group.name
 
     def ask(self) -> Room:
+        return self._ask(self._shape)
+
+    def _ask(self, shape: TrialShape) -> Room:
         from cluster.room import Room
         from trainables.adapters.worker_group import resources_of_worker
 
-        return Room(self._shape, self._spans, resources_of_worker(self._shape))
+        return Room(shape, self._spans, resources_of_worker(shape))
 
     def release(self, slot: int) -> None:
         self._leaving = [thread for thread in self._leaving if thread.is_alive()]
@@ -270,6 +277,7 @@ class Orders:
             recipe=self._recipes[assignment.role],
             spec=self._spec.trainable_at(assignment.point),
             seed=assignment.seed,
+            workers=self._spec.cluster.workers,
             workdir=str(workdir),
             cache_dir=self._cache_dir,
             attempt=assignment.attempt,

@@ -247,6 +247,11 @@ CASES: list[tuple[str, str, tuple[str, str, str]]] = [
             "remove it: max_trials is the most trials at once",
         ),
     ),
+    (
+        "cluster: local",
+        "cluster: {workers: 4, elastic: {min_workers: 2}}",
+        ("study.yaml:6: cluster.elastic", "min_workers 2, and toy has no batch that its workers share", "remove it"),
+    ),
     # trainable
     (
         "  kind: toy",

@@ -39,7 +39,7 @@ def test_a_trial_whose_node_is_drained_goes_on_elsewhere_repeats_no_step_and_nee
     past = run.entries()
     assert [e.event.what for e in past if isinstance(e.event, GroupNoted)] == ["started", "preempted", "started"]
     [trial] = StudyFold.of(past).trials.values()
-    assert (trial.state, trial.attempt, trial.preemptions, trial.retries) == ("complete", 2, 1, 0)
+    assert (trial.state, trial.attempt, trial.moves, trial.retries) == ("complete", 2, 1, 0)
     again = next(i for i, e in enumerate(past) if isinstance(e.event, Started) and e.event.attempt == 2)
     before = [e.event.step for e in past[:again] if isinstance(e.event, Reported)]
     after = [e.event.step for e in past[again:] if isinstance(e.event, Reported)]

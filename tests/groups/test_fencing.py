@@ -89,7 +89,7 @@ def test_what_becomes_of_the_next_set_of_workers_does_not_end_the_trial_of_a_set
         await group.taken()
         await group.host.ended(1, "worker_lost", "its node died")
         group.now = 1.0
-        await group.host.begin(2)
+        await group.host.begin(2, 1)
         await group.host.ended(2, "worker_lost", "no room")
         await group.up(3)
         assert await said(group) is None
@@ -182,7 +182,7 @@ def test_on_a_drained_node_a_trial_leaves_at_its_next_report_which_the_study_hea
         asked = [asyncio.ensure_future(group.host.report(1, rank, 4, {"val/score": 1.0}, None, {})) for rank in range(2)]
         assert await group.message() == ("report", 4, {"val/score": 1.0})
         await group.host.answer("t0000", "continue")
-        assert await asyncio.gather(*asked) == [("preempted", "node n is drained")] * 2
+        assert await asyncio.gather(*asked) == [("moves", "preempted", "node n is drained")] * 2
         for rank in range(2):
             await group.end(rank, End("retry", "preempted", "node n is drained", in_step=True))
         assert await group.message() == ("retry", "preempted", "node n is drained")

@@ -39,7 +39,7 @@ class Group:
         return self.drained
 
     async def up(self, generation: int = 1) -> Group:
-        assert await self.host.begin(generation)
+        assert await self.host.begin(generation, self.workers)
         for rank in range(self.workers):
             facts = {"pid": 100 + rank, "node": "n", "actor": rank, "placement_group": f"pg{generation}"}
             await self.host.join(generation, rank, facts)
@@ -218,7 +218,7 @@ def test_a_lost_worker_ends_the_trial_once_and_the_next_set_takes_the_next_order
 def test_an_order_that_no_worker_took_waits_for_the_next_set(tmp_path: Path):
     async def story() -> None:
         group = Group(tmp_path)
-        await group.host.begin(1)
+        await group.host.begin(1, 1)
         order = group.order("t0000")
         await group.host.run(order)
         await group.host.ended(1, "worker_lost", "died while starting")
@@ -301,14 +301,14 @@ def test_out_of_memory_makes_the_workers_anew(tmp_path: Path):
 def test_a_group_that_cannot_start_fails_the_waiting_trial_and_those_to_come(tmp_path: Path):
     async def story() -> None:
         group = Group(tmp_path)
-        await group.host.begin(1)
+        await group.host.begin(1, 1)
         await group.host.run(group.order("t0000"))
         await group.host.give_up("3 starts failed, the last with no GPU")
         assert (await group.message())[:3] == ("failed", "group_start_failed", "3 starts failed, the last with no GPU")
         await group.host.run(group.order("t0001"))
         assert (await group.message("t0001"))[:2] == ("failed", "group_start_failed")
         assert await group.host.ready(1) == {"error": "3 starts failed, the last with no GPU"}
-        assert not await group.host.begin(2)
+        assert not await group.host.begin(2, 1)
 
     play(story)
 
@@ -320,7 +320,7 @@ def test_workers_of_a_closed_group_leave(tmp_path: Path):
         taking = asyncio.ensure_future(group.host.take(1, 0))
         await group.host.close()
         assert await taking is None
-        assert not await group.host.begin(2)
+        assert not await group.host.begin(2, 1)
 
     play(story)
 
@@ -361,5 +361,66 @@ def test_a_question_of_a_trial_that_was_let_go_is_told_to_leave(tmp_path: Path):
         leaving = asyncio.ensure_future(group.host.stop_trial("t0000"))
         assert await asking == ("leave",)
         leaving.cancel()
+
+    play(story)
+
+
+def test_a_group_with_fewer_workers_is_up_when_they_are_and_says_how_many_of_all(tmp_path: Path):
+    async def story() -> None:
+        group = Group(tmp_path, 4)
+        group.workers = 2
+        await group.up()
+        await group.taken()
+        assert await group.host.next("t0000", 1) == ("note", "started", "2 of 4 workers, pids 100, 101", 0.0, 0.5)
+        asked = [asyncio.ensure_future(group.host.report(1, rank, 0, {"val/score": 1.0}, None, {})) for rank in (0, 1)]
+        assert (await group.message())[0] == "report"
+        await group.host.answer("t0000", "continue")
+        assert await asyncio.gather(*asked) == [("decision", "continue")] * 2
+        for rank in (0, 1):
+            await group.end(rank, End("done"))
+        assert (await group.message())[0] == "done"
+
+    play(story)
+
+
+def test_workers_that_are_to_become_more_leave_at_the_next_report_and_not_before(tmp_path: Path):
+    async def story() -> None:
+        group = Group(tmp_path, 2)
+        group.workers = 1
+        assert await group.host.begin(1, 1)
+        assert not await group.host.regroup(1, "room for 2"), "they are not up: to be asked again"
+        await group.up()
+        await group.taken()
+        assert await group.host.regroup(1, "room for 2")
+        asked = asyncio.ensure_future(group.host.report(1, 0, 0, {"val/score": 1.0}, None, {}))
+        assert (await group.message())[0] == "report"
+        assert not asked.done()
+        await group.host.answer("t0000", "continue")
+        assert await asked == ("moves", "resized", "room for 2")
+        await group.end(0, End("retry", "resized", "room for 2", in_step=True))
+        assert await group.message() == ("retry", "resized", "room for 2")
+        assert ("resized", "room for 2") in group.notes
+        assert group.killed == []
+        assert await group.host.take(1, 0) is None
+
+    play(story)
+
+
+def test_workers_between_trials_leave_at_once_for_more_and_a_stopped_trial_ends_as_stopped(tmp_path: Path):
+    async def story() -> None:
+        group = Group(tmp_path, 2)
+        group.workers = 1
+        await group.up()
+        taking = asyncio.ensure_future(group.host.take(1, 0))
+        assert await group.host.regroup(1, "room for 2")
+        assert await taking is None
+        await group.up(2)
+        await group.taken("t0001", generation=2)
+        assert await group.host.regroup(1, "of the set before"), "nothing to ask again"
+        asked = asyncio.ensure_future(group.host.report(2, 0, 0, {"val/score": 1.0}, None, {}))
+        assert (await group.message("t0001"))[0] == "report"
+        await group.host.regroup(2, "room for 2")
+        await group.host.answer("t0001", "stop")
+        assert await asked == ("decision", "stop")
 
     play(story)

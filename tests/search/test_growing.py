@@ -181,7 +181,7 @@ def test_a_trial_goes_to_a_group_again_whose_workers_are_back_and_room_is_asked_
 def test_a_group_that_is_being_recycled_takes_a_trial_when_its_new_workers_are_up() -> None:
     growing = Growing(max_trials=1)
     growing.begin()
-    growing.executor.handle("k0", ("note", "recycled", "it holds too much", 0.0))
+    growing.executor.handle("k0", ("note", "recycled", "it holds too much", 0.0, 1.0))
     growing.end("k0")
     assert growing.begin() == []
     growing.groups.hosts[0].facts = UP

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.search.fakes import METRIC, MemoryStore, entries, make_search, rules_of
 from tune.core.cost import Budget
+from tune.core.journal import GroupNoted
 from tune.core.permits import Permit, Wait
 from tune.core.ports import Await, Reserve, ReserveAll, Return, Spend, Tell, Use
 from tune.core.rules import Assignment
@@ -154,3 +155,20 @@ def test_a_trial_that_the_budget_ended_keeps_what_it_has_and_no_other_begins() -
     assert (search.fold.trials[b].state, search.fold.trials[b].in_the_running) == ("pruned", False)
     assert search.next() == "over" and search.fold.best is search.fold.trials[a]
     assert search.end().why == f"budget.usd does not cover more: {a}: phase 2 may cost $4.00"
+
+
+def test_a_trial_of_a_smaller_group_is_charged_for_the_workers_that_it_has() -> None:
+    store = MemoryStore()
+    search = make_search(store, rules_of(seed=1, slots=2, trials=5, budget=Budget(trials=5, gpu_hours=1.0), cpus=4.0, gpus=4.0), asha=False)
+    search.begin(None, "fake")
+    for slot, share in enumerate((1.0, 0.5)):
+        found = search.next()
+        assert isinstance(found, Assignment)
+        search.started(found.trial, slot)
+        search.note(GroupNoted(slot, "started", "", 1.0, share))
+    whole, half = search.fold.trials
+    for trial in (half, whole):
+        search.finish(trial, {METRIC: 0.5}, {})
+    views = [search.fold.trials[trial] for trial in (whole, half)]
+    assert views[0].gpu_seconds == round(views[0].ran_s * 4, 3) > 0
+    assert views[1].gpu_seconds == views[1].cpu_seconds == round(views[1].ran_s * 2, 3) > 0

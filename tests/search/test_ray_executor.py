@@ -42,10 +42,10 @@ def test_leaving_a_drained_node_is_no_retry_however_often_it_happens_and_no_lost
     executor = executor_of(make_search(store, rules_of(seed=1, slots=1, trials=3), asha=False), FakeGroups())  # two retries are allowed
     for i in range(5):
         assert executor.suggest(f"k{i}")["order"].trial == "t0000"  # type: ignore[index]
-        executor.handle(f"k{i}", ("note", "preempted", "node 1a2b3c is drained", 0.0))
+        executor.handle(f"k{i}", ("note", "preempted", "node 1a2b3c is drained", 0.0, 1.0))
         executor.handle(f"k{i}", ("retry", "preempted", "node 1a2b3c is drained"))
     view = executor._search.fold.trials["t0000"]
-    assert (view.state, view.retries, view.preemptions, view.attempt) == ("waiting", 0, 5, 5)
+    assert (view.state, view.retries, view.moves, view.attempt) == ("waiting", 0, 5, 5)
     for i, state in enumerate(["waiting", "waiting", "failed"]):
         executor.suggest(f"l{i}")
         executor.handle(f"l{i}", ("retry", "worker_lost", "SIGKILL"))

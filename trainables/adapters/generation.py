@@ -17,10 +17,10 @@ Kill = Callable[[Worker], Awaitable[bool]]  # whether its process was seen to ha
 
 
 class Generation:
-    """`number` counts a group's sets. `workers`: rank -> those that have joined."""
+    """`number` counts a group's sets. size: how many workers it has when it is whole. `workers`: rank -> those that have joined."""
 
-    def __init__(self, number: int, silence_s: float, kill: Kill, clock: Callable[[], float]):
-        self.number, self.began_s = number, clock()
+    def __init__(self, number: int, size: int, silence_s: float, kill: Kill, clock: Callable[[], float]):
+        self.number, self.size, self.began_s = number, size, clock()
         self.workers: dict[int, Worker] = {}
         self.given_up = False
         self.base_rss_bytes: int | None = None  # of a worker after its first trial
@@ -37,6 +37,15 @@ class Generation:
     def join(self, rank: int, worker: Worker) -> None:
         if self.beat(rank):
             self.workers[rank] = worker
+
+    @property
+    def is_whole(self) -> bool:
+        return len(self.workers) == self.size
+
+    def words(self, all_of_them: int) -> str:
+        """Who is up, for people."""
+        few = f"{self.size} of {all_of_them} workers, " if self.size < all_of_them else ""
+        return f"{few}pids {', '.join(str(worker['pid']) for worker in self.workers.values())}"
 
     async def lost_sight(self) -> str:
         """Waits until a worker was silent for too long, however its connection looks; says which and how long. "": given up before."""

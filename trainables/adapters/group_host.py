@@ -51,7 +51,7 @@ class Host:
     ):
         self._shape, self._limits, self._kill, self._draining, self._clock = shape, limits, kill, draining, clock
         self._bell = Bell()
-        self._generation = Generation(0, limits.silence_s, kill, clock)
+        self._generation = Generation(0, shape.workers, limits.silence_s, kill, clock)
         self._tasks: set[asyncio.Task[None]] = set()  # the loop itself holds none
         self._state: Literal["starting", "ready", "leaving", "dead", "closed", "broken"] = "starting"
         self._broken = ""
@@ -109,8 +109,7 @@ class Host:
         """The decision on the report that was read last."""
         lease = self._mail.get(trial)
         if lease is not None and lease.asking is not None:
-            leaves = lease.preempted and decision == "continue"
-            lease.asking.answer = ("preempted", lease.preempted) if leaves else ("decision", decision)
+            lease.asking.answer = ("moves", *lease.moves) if lease.moves and decision == "continue" else ("decision", decision)
             self._bell.ring()
 
     async def tell(self, trial: str, number: int, answer: Any) -> None:
@@ -140,13 +139,12 @@ class Host:
     async def join(self, generation: int, rank: int, worker: Worker) -> None:
         """A worker is up."""
         if generation == self._generation.number:
-            workers = self._generation.workers
             self._generation.join(rank, worker)
-            if len(workers) == self._shape.workers and self._state == "starting":
+            if self._generation.is_whole and self._state == "starting":
                 self._state = "ready"
                 self._start_seconds = self._clock() - self._generation.began_s
-                self._note("started", f"pids {', '.join(str(worker['pid']) for worker in workers.values())}", self._start_seconds)
-                self._bell.ring()
+                share = self._generation.size / self._shape.workers
+                self._note("started", self._generation.words(self._shape.workers), self._start_seconds, share)
 
     async def beat(self, generation: int, rank: int) -> bool:
         """Whether this worker may go on for a while (pulse.py)."""
@@ -202,7 +200,7 @@ class Host:
         base_bytes = self._generation.base_rss_bytes = self._generation.base_rss_bytes or rss_after_bytes
         if rss_after_bytes - base_bytes > self._limits.rss_growth_bytes:
             self._leave(f"rank {rank} holds {rss_after_bytes >> 20} MiB, {base_bytes >> 20} MiB after its first trial")
-        if len(lease.ends) == self._shape.workers:
+        if len(lease.ends) == self._generation.size:
             self._sum_up(lease)
         elif end.kind == "done":
             lease.timer = lease.timer or self._later(self._limits.hang_s, lambda: self._overdue(lease.ends, "the trial's end"))
@@ -220,24 +218,30 @@ class Host:
 
     # -- the supervisor's side -------------------------------------------------------------------------------------------------
 
-    async def begin(self, generation: int) -> bool:
-        """A new set of workers is about to start. False: do not, the group is closed."""
+    async def begin(self, generation: int, size: int) -> bool:
+        """A new set of so many workers is about to start. False: do not, the group is closed."""
         if self._state in ("closed", "broken"):
             return False
-        self._generation, self._state = Generation(generation, self._limits.silence_s, self._kill, self._clock), "starting"
+        self._generation, self._state = Generation(generation, size, self._limits.silence_s, self._kill, self._clock), "starting"
         self._in_background(self._lose_sight(self._generation))
         self._in_background(self._leave_drained_nodes(self._generation))
         self._bell.ring()
         return True
 
+    async def regroup(self, generation: int, why: str) -> bool:
+        """There is room for more workers: those that are there leave at the next report. False: they are not up yet, ask again."""
+        if generation == self._generation.number:
+            self._move("resized", why)
+        return generation != self._generation.number or self._state != "starting"
+
     async def ended(self, generation: int, reason: str | None, detail: str) -> dict[str, Any]:
         """The workers of a generation are gone: `reason` None if they were told to leave. Says whether they had been up."""
-        workers = self._generation.workers
         if reason is not None:
             self._lose(reason, detail)
         elif self._lease is not None and self._lease.taken_by is self._generation:
             self._give_up(End("retry", "worker_lost", "the workers left in the middle of the trial"))
-        return {"was_up": len(workers) == self._shape.workers, "placement_groups": [w["placement_group"] for w in workers.values()]}
+        groups = [worker["placement_group"] for worker in self._generation.workers.values()]
+        return {"was_up": self._generation.is_whole, "placement_groups": groups}
 
     async def give_up(self, detail: str) -> None:
         """The workers cannot be brought up: every trial fails by this name from here on."""
@@ -271,7 +275,7 @@ class Host:
         failed = next((end for end in lease.ends.values() if end.kind != "done"), None)
         if failed is not None:
             meeting.answer = ("fail", failed.reason, failed.detail, False)
-        elif len(meeting.arrived) == self._shape.workers:
+        elif len(meeting.arrived) == self._generation.size:
             self._all_here(lease, meeting, what)
         elif meeting.timer is None:
             meeting.timer = self._later(self._limits.hang_s, lambda: self._overdue(meeting.arrived, what))
@@ -297,9 +301,9 @@ class Host:
 
     def _sum_up(self, lease: Lease) -> None:
         """All ranks have ended, or those that have not are given up because another one failed."""
-        if not lease.in_order(self._shape.workers):
+        if not lease.in_order(self._generation.size):
             self._leave(f"after {lease.verdict.reason} in {lease.order.trial}")
-        if len(lease.ends) == self._shape.workers:
+        if len(lease.ends) == self._generation.size:
             self._conclude(lease.verdict)
         else:
             self._give_up(lease.verdict)
@@ -329,7 +333,7 @@ class Host:
         self._bell.ring()
 
     def _overdue(self, here: Collection[int], what: str) -> None:
-        missing = ", ".join(str(rank) for rank in range(self._shape.workers) if rank not in here)
+        missing = ", ".join(str(rank) for rank in range(self._generation.size) if rank not in here)
         self._lose("worker_hung", f"rank {missing} did not reach {what} within {self._limits.hang_s:g} s of the others")
 
     def _lose(self, reason: str, detail: str) -> None:
@@ -338,7 +342,7 @@ class Host:
             return
         if self._state not in ("closed", "broken"):
             self._state = "dead"
-        self._note("lost", f"{reason}: {detail}", 0.0)
+        self._note("lost", f"{reason}: {detail}")
         self._give_up(End("retry", reason, detail))
 
     def _give_up(self, end: End) -> None:
@@ -355,11 +359,18 @@ class Host:
         if self._lease is not None and self._lease.taken_by is generation and self._lease.ending is not None:
             self._conclude(self._lease.ending)
 
-    def _leave(self, why: str, what: Literal["recycled", "preempted"] = "recycled") -> None:
+    def _move(self, reason: Literal["preempted", "resized"], why: str) -> None:
+        """The workers are to leave at the next report, where a checkpoint lies, and their trial goes on with others."""
+        if self._state == "ready":
+            self._leave(why, reason)
+            if self._lease is not None and self._lease.taken:
+                self._lease.moves = reason, why
+
+    def _leave(self, why: str, what: Literal["recycled", "preempted", "resized"] = "recycled") -> None:
         """The workers are to leave when this trial is over, so that new ones come."""
         if self._state == "ready":
             self._state = "leaving"
-            self._note(what, why, 0.0)
+            self._note(what, why)
             self._bell.ring()
 
     async def _lose_sight(self, generation: Generation) -> None:
@@ -372,11 +383,8 @@ class Host:
         while generation is self._generation and not generation.given_up:
             draining = await self._draining()
             here = sorted({worker["node"] for worker in generation.workers.values()} & draining.keys())
-            if here and self._state == "ready" and generation is self._generation:
-                why = "; ".join(said_of(node, draining[node]) for node in here)
-                self._leave(why, "preempted")
-                if self._lease is not None and self._lease.taken:
-                    self._lease.preempted = why
+            if here and generation is self._generation:
+                self._move("preempted", "; ".join(said_of(node, draining[node]) for node in here))
             await asyncio.sleep(self._limits.look_s)
 
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
@@ -384,8 +392,8 @@ class Host:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _note(self, what: str, detail: str, seconds: float) -> None:
-        self._notes.append(("note", what, detail, seconds))
+    def _note(self, what: str, detail: str, seconds: float = 0.0, share: float = 1.0) -> None:
+        self._notes.append(("note", what, detail, seconds, share))
         self._bell.ring()
 
     def _later(self, seconds: float, then: Callable[[], None]) -> asyncio.TimerHandle:

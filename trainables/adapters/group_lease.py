@@ -15,12 +15,12 @@ from trainables.adapters.order import End, Order
 from trainables.adapters.reporter import Failure
 from tune.core.ports import Decision
 
-# "fail" carries reason, detail and whether all ranks hear it at the same point of the trial; "preempted" says why
+# "fail" carries reason, detail and whether all ranks hear it at the same point of the trial; "moves" a reason and a detail
 Answer = (
     tuple[Literal["decision"], Decision]
     | tuple[Literal["fail"], str, str, bool]
     | tuple[Literal["leave"]]
-    | tuple[Literal["preempted"], str]
+    | tuple[Literal["moves"], str, str]
 )
 LEAVE: Answer = ("leave",)
 _GRAVER = ("stop", "failed", "retry")  # of the ends of several ranks the first of these is the trial's
@@ -51,7 +51,7 @@ class Lease:
     answers: dict[int, Any] = field(default_factory=dict)
     messages: deque[tuple[Any, ...]] = field(default_factory=deque)
     timer: asyncio.TimerHandle | None = None
-    preempted: str = ""  # why it has to leave its node
+    moves: tuple[str, str] | None = None  # reason and detail, if it is to go on with other workers
     abandoned: bool = False
     ending: End | None = None
     over: bool = False

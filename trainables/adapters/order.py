@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 @dataclass(frozen=True)
 class Order:
-    """One attempt of one trial. `recipe` is "module:function"; `spec` the resolved trainable spec of `kind`, as JSON."""
+    """One attempt of one trial. `recipe` is "module:function"; `spec` the resolved trainable spec of `kind`, as JSON. workers: of a whole
+    group, of which fewer may be at work; None: as many as there are."""
 
     trial: str
     kind: str
@@ -19,6 +20,7 @@ class Order:
     workdir: str
     cache_dir: str
     attempt: int
+    workers: int | None = None
 
 
 @dataclass(frozen=True)

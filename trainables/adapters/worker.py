@@ -107,8 +107,8 @@ class _HostChannel:
                 return decision
             case ("fail", reason, detail, in_step):
                 raise (InStep if in_step else FailTrial)(reason, detail)
-            case ("preempted", detail):
-                raise Abandoned("preempted", detail)
+            case ("moves", reason, detail):
+                raise Abandoned(reason, detail)
         raise Abandoned("abandoned", "the trial was let go")
 
 

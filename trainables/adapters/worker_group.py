@@ -15,8 +15,9 @@ import re
 import shutil
 import threading
 import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import ray
 import ray.exceptions
@@ -34,6 +35,7 @@ from tune.core.errors import StopStudy
 from tune.core.shape import TrialShape
 
 _MAX_STARTS_IN_A_ROW = 3  # that came to nothing
+_LOOK_EVERY_S = 1.0  # whether room for more workers is there
 _TRAIN_SETTINGS = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",  # how soon a dead worker is noticed
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # one process less a group: the host looks itself
@@ -45,18 +47,41 @@ _TRAIN_SETTINGS = {
 }
 
 
+class Elastic(Protocol):
+    """The room of a group that may have fewer workers than its shape says; see `cluster.elastic`."""
+
+    def settle(self, is_over: Callable[[], bool]) -> tuple[int, PlacementGroup] | None: ...
+
+    def more(self, workers: int) -> Room: ...
+
+
+class Room(Protocol):
+    """Room that is asked for; see `cluster.room`."""
+
+    def there(self) -> bool: ...
+
+    def withdraw(self) -> None: ...
+
+
 class WorkerGroup:
     """Returns at once; the workers come up in the background. `host` is the actor that trials talk to, `name` its Ray name.
 
     scratch: a folder that all nodes see, for Ray Train's own (small) files. spans: the group may reach over several nodes.
     room: a placement group of this shape that has its place already, for the first workers; it is the group's from here on.
+    elastic: says how many workers each further set has, and when there is room for more; None: all of them, each time.
     The host is on this driver's node: it must neither go with a worker's node nor keep one from being given back.
     """
 
     def __init__(
-        self, shape: TrialShape, scratch: Path, limits: GroupLimits | None = None, spans: bool = False, room: PlacementGroup | None = None
+        self,
+        shape: TrialShape,
+        scratch: Path,
+        limits: GroupLimits | None = None,
+        spans: bool = False,
+        room: PlacementGroup | None = None,
+        elastic: Elastic | None = None,
     ):
-        self.shape, self._spans, self._room = shape, spans, room
+        self.shape, self._spans, self._room, self._elastic = shape, spans, room, elastic
         self.name = f"phasetune-group-{uuid.uuid4().hex[:12]}"
         self._limits = limits or GroupLimits()
         self._scratch = Path(scratch) / self.name
@@ -103,10 +128,12 @@ class WorkerGroup:
         try:
             while fruitless < _MAX_STARTS_IN_A_ROW:
                 generation += 1
-                if not ray.get(self.host.begin.remote(generation)):
+                size = self._settle()
+                if size is None or not ray.get(self.host.begin.remote(generation, size)):
                     is_told = True
                     return
-                reason, detail = self._train(generation)
+                with self._watch_for_room(generation, size):
+                    reason, detail = self._train(generation, size)
                 if not ray.is_initialized():  # a call would start a Ray of its own
                     return
                 fate = ray.get(self.host.ended.remote(generation, reason, detail))
@@ -125,13 +152,48 @@ class WorkerGroup:
             if self._closing.is_set():
                 self._kill_host()
 
-    def _train(self, generation: int) -> tuple[str | None, str]:
+    def _settle(self) -> int | None:
+        """How many workers are next, with room for them if the group has a say in it. None: it is closed meanwhile."""
+        if self._elastic is None or self._room is not None:
+            return self.shape.workers
+        settled = self._elastic.settle(lambda: self._closing.is_set() or not ray.is_initialized())
+        if settled is None:
+            return None
+        workers, self._room = settled
+        return workers
+
+    @contextlib.contextmanager
+    def _watch_for_room(self, generation: int, size: int) -> Iterator[None]:
+        """While the body runs, ask for room for workers that the group is short of, and have it leave for them when that is there."""
+        if self._elastic is None or size == self.shape.workers:
+            yield
+            return
+        more, over = self._elastic.more(size), threading.Event()
+
+        def watch() -> None:
+            why = f"there is room for more than {size} of {self.shape.workers} workers"
+            with contextlib.suppress(ray.exceptions.RayError):  # the host is gone, and with it the group
+                while not over.wait(_LOOK_EVERY_S):
+                    if ray.is_initialized() and more.there() and ray.get(self.host.regroup.remote(generation, why)):
+                        return
+
+        watching = threading.Thread(target=watch, name=f"{self.name}-room", daemon=True)
+        watching.start()
+        try:
+            yield
+        finally:
+            over.set()
+            watching.join()
+            if ray.is_initialized():
+                more.withdraw()
+
+    def _train(self, generation: int, size: int) -> tuple[str | None, str]:
         """One set of workers, from start to end. (None, "") if they left because they were told to."""
         from ray.train import TrainingFailedError
 
         room, self._room = self._room, None  # Ray Train gives it back with the workers
         try:
-            self._trainer(generation, room).fit()
+            self._trainer(generation, size, room).fit()
         except TrainingFailedError as error:
             return _reason(error), _what_happened(error)
         except ray.exceptions.RayError as error:  # the controller itself
@@ -140,7 +202,7 @@ class WorkerGroup:
             _release([room])
         return None, ""
 
-    def _trainer(self, generation: int, room: PlacementGroup | None) -> Any:
+    def _trainer(self, generation: int, size: int, room: PlacementGroup | None) -> Any:
         """For one set of workers. That it is made anew after any loss is the supervisor's business alone, of which the host is told."""
         from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 
@@ -155,7 +217,7 @@ class WorkerGroup:
             },
             torch_config=_torch_config(self._limits.hang_s),
             scaling_config=ScalingConfig(
-                num_workers=shape.workers,
+                num_workers=size,
                 use_gpu=shape.gpus_per_worker > 0,
                 resources_per_worker=resources_of_worker(shape),
                 accelerator_type=shape.accelerator,

@@ -26,7 +26,7 @@ from ray.tune.search import Searcher
 
 from tune.adapters.slots import Groups, Growth, Slots
 from tune.core.errors import FailTrial, StopStudy
-from tune.core.journal import PREEMPTED, GroupNoted
+from tune.core.journal import MOVED, GroupNoted
 from tune.core.rules import Assignment
 from tune.core.search import Search
 
@@ -202,7 +202,7 @@ class RayTuneExecutor:
                 self._search.fail(trial, reason, detail)
                 self._give_back(key)
             case ("retry", reason, detail):
-                if reason != PREEMPTED:  # of that the group has told when it learnt of it
+                if reason not in MOVED:  # of those the group has told when it learnt of it
                     self._search.note(GroupNoted(lease.slot, "lost", f"{reason}: {detail}"))
                 self._search.retry(trial, reason, detail)
                 if reason == "group_lost":
@@ -210,9 +210,9 @@ class RayTuneExecutor:
                 else:
                     lease.in_doubt = True
                     self._give_back(key)
-            case ("note", what, detail, seconds):
-                lease.in_doubt = what in ("recycled", "preempted", "lost")
-                self._search.note(GroupNoted(lease.slot, what, detail, seconds))
+            case ("note", what, detail, seconds, share):
+                lease.in_doubt = what != "started"
+                self._search.note(GroupNoted(lease.slot, what, detail, seconds, share))
 
     def lost(self, key: str) -> None:
         """Tune says that the trial's actor died before its last message. It is tried again when its workers have left it."""

@@ -16,7 +16,7 @@ from tune.core.goal import Goal
 from tune.core.journal import (
     ENDED_STATES,
     INFEASIBLE,
-    PREEMPTED,
+    MOVED,
     Charged,
     Ended,
     Entry,
@@ -59,7 +59,7 @@ class TrialView:
     state: Literal["waiting", "running", "paused"] | TrialState = "waiting"
     attempt: int = 0  # times it was started, resumes included
     retries: int = 0  # times it was started again because something hit it
-    preemptions: int = 0  # and because its node was about to go away
+    moves: int = 0  # and because it was told to go on with other workers
     slot: int | None = None
     curve: tuple[tuple[int, Mapping[str, float]], ...] = ()
     values: Values = ()
@@ -116,6 +116,7 @@ class StudyFold:
         self.sessions = 0
         self.slots = 0  # most groups at once in the last session
         self.groups = 0  # worker groups that may have a trial now
+        self.shares: dict[int, float] = {}  # slot -> of its group's workers those that are at work, if that is known
         self.asked: set[int] = set()  # slots of groups that are asked for and not up
         self.placement = ""
         self.trials: dict[str, TrialView] = {}
@@ -222,7 +223,7 @@ class StudyFold:
                 self.goal = self.goal or _goal(event, entry.seq)
             case SessionStarted():
                 self.sessions, self.slots, self.placement = event.session, event.slots, event.placement
-                self.groups, self.asked, self.stop_asked, self.ended = event.slots, set(), False, None
+                self.groups, self.asked, self.shares, self.stop_asked, self.ended = event.slots, set(), {}, False, None
             case Suggested():
                 self._add(TrialView(event.trial, event.number, event.role, dict(event.point), event.of, suggested_at=t))
                 self.untried.pop(event.request, None)
@@ -251,7 +252,7 @@ class StudyFold:
                 self._put(self.trials[event.trial], waiting=waiting, waiting_until=event.until)
             case Retried():
                 old = self.trials[event.trial]
-                counted = "preemptions" if event.reason == PREEMPTED else "retries"
+                counted = "moves" if event.reason in MOVED else "retries"
                 changes = {counted: getattr(old, counted) + 1, "reason": event.reason, "detail": event.detail}
                 self._put(old, state="waiting", **changes)
             case Ended():
@@ -260,8 +261,7 @@ class StudyFold:
                 self._steer(event, t)
             case Noted():
                 self.notes[event.about] = dict(event.data)
-                trial = told_by(event)
-                if trial in self.trials:
+                if (trial := told_by(event)) in self.trials:
                     self._put(self.trials[trial], told={name: str(value) for name, value in event.data.items()})
             case StudyEnded():
                 self.ended = event
@@ -273,10 +273,13 @@ class StudyFold:
     def _group(self, event: GroupNoted) -> None:
         self.groups += {"grown": 1, "released": -1}.get(event.what, 0)
         self.slots = max(self.slots, self.groups)
-        if event.what == "asked":
-            self.asked.add(event.slot)
-        elif event.what in ("grown", "withdrawn"):
-            self.asked.discard(event.slot)
+        match event.what:
+            case "started":
+                self.shares[event.slot] = event.share
+            case "asked":
+                self.asked.add(event.slot)
+            case "grown" | "withdrawn":
+                self.asked.discard(event.slot)
 
     def _steer(self, event: StopAsked | SteerEvent, t: float) -> None:
         self.steered.append((t, event))

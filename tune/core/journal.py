@@ -23,6 +23,8 @@ BUDGET = "budget"  # Ended.reason of a trial that the study's budget ended
 INFEASIBLE = "infeasible"  # Ended.reason of a trial whose point breaks a limit before it has run
 ASKED = "asked"  # Ended.reason of a trial that a person stopped
 PREEMPTED = "preempted"  # Retried.reason of an attempt that left a node which goes away
+RESIZED = "resized"  # of one that left its workers because there is room for more
+MOVED = (PREEMPTED, RESIZED)  # of those that nothing went wrong with
 ENDED_STATES: tuple[TrialState, ...] = ("complete", "pruned", "failed")
 
 
@@ -163,8 +165,8 @@ class Waiting:
 
 @dataclass(frozen=True)
 class Retried:
-    """An attempt ended by something that may pass; the trial will be started again from its checkpoint. Reason PREEMPTED: it was told
-    to leave a node that goes away."""
+    """An attempt ended by something that may pass; the trial will be started again from its checkpoint. A reason of MOVED: it was told to
+    go on with other workers."""
 
     trial: str
     attempt: int
@@ -198,14 +200,16 @@ class Ended:
 class GroupNoted:
     """What became of a worker group; for the timeline and for people.
 
-    preempted: it has to leave a node. Of a study that grows: asked (room for one more), withdrawn (it is asked for no more), grown (it may
-    take trials). released: it is gone for good, and its room is free.
+    preempted: it has to leave a node. resized: it leaves for more workers. Of a study that grows: asked (room for one more), withdrawn (it
+    is asked for no more), grown (it may take trials). released: it is gone for good, and its room is free.
+    share: of all its workers those that started.
     """
 
     slot: int
-    what: Literal["started", "recycled", "preempted", "lost", "released", "asked", "withdrawn", "grown"]
+    what: Literal["started", "recycled", "preempted", "resized", "lost", "released", "asked", "withdrawn", "grown"]
     detail: str = ""
     seconds: float = 0.0
+    share: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from tune.core.journal import (
     ASKED,
     BUDGET,
     INFEASIBLE,
-    PREEMPTED,
+    MOVED,
     Ended,
     Entry,
     GroupNoted,
@@ -299,14 +299,14 @@ class Search:
     def retry(self, trial: str, reason: str, detail: str) -> None:
         """Something that may pass hit the trial: it will be handed out again, or fail by that name after `max_retries`.
 
-        An attempt that left a node which goes away counts as none: nothing is wrong with the trial, however often it happens."""
+        An attempt that was told to go on with other workers counts as none: nothing is wrong with the trial, however often it happens."""
         view = self.fold.trials[trial]
         self.ledger.charge_time(view)
         if view.decided_stop or view.stop_asked:  # it was over but for its last word
             self._end_stopped(view)
         elif self._interrupting or view.state == "paused":
             self._active.discard(trial)
-        elif reason != PREEMPTED and view.retries >= self.rules.max_retries:
+        elif reason not in MOVED and view.retries >= self.rules.max_retries:
             self.fail(trial, reason, f"{detail} (after {view.retries} retries)")
         else:
             self.journal.write(Retried(trial, view.attempt, reason, detail))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -11,6 +11,7 @@ class TrialShape:
 
     accelerator: the sort of GPU that the workers' nodes must have, by Ray's name such as H100; None: any.
     memory_gb_per_worker: GB (10^9 bytes) of a node's memory that are counted for a worker, though nothing keeps it to them; None: none are.
+    min_workers: fewest workers that the trial goes on with while there is no room for all of them; None: it needs them all.
     """
 
     workers: int
@@ -18,6 +19,7 @@ class TrialShape:
     gpus_per_worker: float = 0
     accelerator: str | None = None
     memory_gb_per_worker: float | None = None
+    min_workers: int | None = None
 
     @property
     def cpus(self) -> float:
@@ -32,10 +34,25 @@ class TrialShape:
         return self.workers * (self.memory_gb_per_worker or 0.0)
 
     @property
+    def sizes(self) -> tuple[int, ...]:
+        """Numbers of workers that the trial may have, all of them first: those among which its work divides evenly."""
+        return sizes(self.workers, self.workers if self.min_workers is None else self.min_workers)
+
+    def of(self, workers: int) -> TrialShape:
+        """The shape that needs just so many workers."""
+        return replace(self, workers=workers, min_workers=None)
+
+    @property
     def gpu_word(self) -> str:
         return f"{self.accelerator} GPU" if self.accelerator else "GPU"
 
     def __str__(self) -> str:
         gpus = f", {self.gpus_per_worker:g} {self.gpu_word}" if self.gpus_per_worker else ""
         memory = f", {self.memory_gb_per_worker:g} GB" if self.memory_gb_per_worker else ""
-        return f"{self.workers} worker{'s' if self.workers != 1 else ''} x {self.cpus_per_worker:g} CPU{gpus}{memory}"
+        least = f", or at least {self.min_workers} of them" if self.min_workers is not None else ""
+        return f"{self.workers} worker{'s' if self.workers != 1 else ''} x {self.cpus_per_worker:g} CPU{gpus}{memory}{least}"
+
+
+def sizes(workers: int, least: int) -> tuple[int, ...]:
+    """Divisors of `workers` from `workers` down to `least`: each worker of a smaller group does the pieces of equally many."""
+    return tuple(n for n in range(workers, least - 1, -1) if workers % n == 0)

@@ -72,6 +72,20 @@ class AutoscalePart(Part):
     )
 
 
+class ElasticPart(Part):
+    """A trial goes on with fewer workers while there is no room for all of them. Its global batch and micro-batch stay what they are."""
+
+    min_workers: int = Field(
+        ge=1, le=4096, description="Fewest workers of a trial; it may have any number from here on that divides workers."
+    )
+    patience_s: float = Field(
+        default=10.0,
+        ge=1,
+        le=3600,
+        description="Seconds without room for all workers, after which fewer begin; and of room, after which all do.",
+    )
+
+
 class ClusterPart(Part):
     """Where trials run, and the shape of one trial."""
 
@@ -95,6 +109,9 @@ class ClusterPart(Part):
     autoscale: AutoscalePart | None = Field(
         default=None, description="{max_trials: 16}: ask the cluster for nodes up to so many trials at once; null: the nodes that are up."
     )
+    elastic: ElasticPart | None = Field(
+        default=None, description="{min_workers: 2}: go on with fewer workers while nodes are lost; null: a trial needs all its workers."
+    )
     max_retries: int = Field(default=2, ge=0, le=100, description="Times a trial is started again after a lost worker.")
 
     @property
@@ -102,10 +119,20 @@ class ClusterPart(Part):
         """Most trials at once of a study that grows; None: it does not."""
         return None if self.autoscale is None else self.autoscale.max_trials
 
+    @property
+    def min_workers(self) -> int | None:
+        """Fewest workers of an elastic trial; None: it needs all of them."""
+        return None if self.elastic is None else self.elastic.min_workers
+
+    @property
+    def least_workers(self) -> int:
+        """Workers of a trial when it has fewest, which is when each has most to do and to hold."""
+        return self.shape(0).sizes[-1]
+
     def shape(self, auto_gpus: float) -> TrialShape:
         """The shape of a trial; `auto_gpus` is what `gpus_per_worker: auto` comes to."""
         gpus = auto_gpus if self.gpus_per_worker == "auto" else self.gpus_per_worker
-        return TrialShape(self.workers, self.cpus_per_worker, gpus, self.accelerator, self.memory_gb_per_worker)
+        return TrialShape(self.workers, self.cpus_per_worker, gpus, self.accelerator, self.memory_gb_per_worker, self.min_workers)
 
     @field_validator("accelerator")
     @classmethod

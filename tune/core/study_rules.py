@@ -19,6 +19,7 @@ from tune.core.ports import Point
 from tune.core.promotion import ladders
 from tune.core.sampler_spec import CmaesSampler, GridSampler, Nsga3Sampler, Sampler, TpeSampler
 from tune.core.scheduler_spec import AshaScheduler, HyperbandScheduler, MedianScheduler, NoScheduler, PatienceScheduler, Scheduler
+from tune.core.shape import sizes
 from tune.core.space import Choice, Float, Int, Place, Space, extremes
 from tune.core.spec import Mistake, Outline, listed, shown, validated
 from tune.core.study import ClusterPart, Kind, MetricPart, ObjectivePart
@@ -80,6 +81,22 @@ def _one_bound_on_trials_at_once(cluster: ClusterPart, kind: Kind) -> Iterator[M
     if cluster.concurrency is not None and cluster.autoscale is not None:
         got = f"{cluster.concurrency} beside autoscale.max_trials {cluster.autoscale.max_trials}"
         yield Mistake(("cluster", "concurrency"), got, "remove it: max_trials is the most trials at once")
+
+
+def _fewer_workers_can_share(cluster: ClusterPart, kind: Kind) -> Iterator[Mistake]:
+    if cluster.elastic is None:
+        return
+    where, least, all_of_them = ("cluster", "elastic"), cluster.elastic.min_workers, cluster.workers
+    if kind.spec is not None and "engine" not in kind.spec.model_fields:
+        got = f"min_workers {least}, and {kind.name} has no batch that its workers share"
+        yield Mistake(where, got, "remove it")
+        return
+    smaller = sizes(all_of_them, 1)[1:]
+    if not smaller:
+        yield Mistake(where, f"min_workers {least}, and a trial has 1 worker", "remove it, or raise cluster.workers")
+    elif least > smaller[0]:
+        got = f"{least} of {all_of_them} workers, where fewer can be {listed([str(n) for n in smaller])}, which divide {all_of_them}"
+        yield Mistake((*where, "min_workers"), got, f"use at most {smaller[0]}, or remove cluster.elastic")
 
 
 def _metric_is_promised(metric: MetricPart | None, kind: Kind) -> Iterator[Mistake]:
@@ -350,6 +367,7 @@ _RULES: tuple[tuple[tuple[str, ...], Callable[..., Iterator[Mistake]]], ...] = (
     (("budget", "cluster"), _gpu_hours_can_be_used),
     (("cluster",), _accelerator_is_used),
     (("cluster",), _one_bound_on_trials_at_once),
+    (("cluster",), _fewer_workers_can_share),
     (("metric",), _metric_is_promised),
     (("objectives",), _objectives_are_promised),
     (("metric", "objectives", "scheduler"), _objectives_make_a_goal),

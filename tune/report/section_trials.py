@@ -117,9 +117,9 @@ def failures(facts: Facts) -> Section:
         if retried
         else []
     )
-    moved = sum(t.preemptions for t in everyone)
+    moved = sum(t.moves for t in everyone)
     text += (
-        [f"{count(moved, 'attempt')} left a node that was drained, at a report, and went on elsewhere; that is no failure."]
+        [f"{count(moved, 'attempt')} went on with other workers: a node was drained, or there was room for more. That is no failure."]
         if moved
         else []
     )

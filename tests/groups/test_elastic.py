@@ -1,0 +1,163 @@
+"""How many workers an elastic group begins with, what is asked for beside it, and that its trial's batches stay what they were."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cluster.elastic import ElasticRoom
+from cluster.placement import NodeFree, place
+from trainables.pieces import epoch_pieces
+from trainables.shared_out import for_workers
+from trainables.timm_cnn.spec import TimmCnnSpec
+from tune.core.errors import UserError
+from tune.core.shape import TrialShape
+from tune.load import load_study
+
+FOUR = TrialShape(4, 1, min_workers=1)
+
+
+@dataclass
+class Cluster:
+    """Room for `free` workers at a time; a look costs nothing, a pause what it says."""
+
+    free: int
+    now_s: float = 0.0
+    asked: list[int] = field(default_factory=list)
+    held: int = 0
+
+    def ask(self, shape: TrialShape) -> Any:
+        assert shape.min_workers is None, "room is asked for just so many"
+        self.asked.append(shape.workers)
+        return Room(self, shape.workers)
+
+    def pause(self, seconds: float) -> None:
+        self.now_s += seconds
+
+
+@dataclass
+class Room:
+    cluster: Cluster
+    workers: int
+    has: bool = False
+
+    @property
+    def placement_group(self) -> int:
+        return self.workers
+
+    def there(self) -> bool:
+        if not self.has and self.workers <= self.cluster.free - self.cluster.held:
+            self.has, self.cluster.held = True, self.cluster.held + self.workers
+        return self.has
+
+    def withdraw(self) -> None:
+        self.cluster.held -= self.workers * self.has
+
+
+def settle(cluster: Cluster, is_over: Any = lambda: False) -> Any:
+    return ElasticRoom(FOUR, 10.0, cluster.ask, lambda: cluster.now_s, cluster.pause).settle(is_over)
+
+
+@pytest.mark.parametrize(("free", "workers"), [(9, 4), (4, 4), (3, 2), (2, 2), (1, 1)])
+def test_it_begins_with_as_many_workers_as_have_room_and_holds_no_other_room(free: int, workers: int) -> None:
+    cluster = Cluster(free)
+    assert settle(cluster) == (workers, workers)
+    assert cluster.held == workers
+    assert (cluster.now_s >= 10.0) == (workers < 4), "room for all is waited for, and room that is there is not"
+
+
+def test_without_room_for_the_least_it_waits_and_takes_what_comes_until_it_is_closed() -> None:
+    cluster = Cluster(0)
+
+    def over() -> bool:
+        cluster.free = 2 if cluster.now_s > 100 else 0
+        return False
+
+    assert settle(cluster, over) == (2, 2)
+    assert settle(Cluster(0), lambda: True) is None
+
+
+def test_beside_a_smaller_group_room_is_asked_for_that_makes_it_one_of_the_next_size() -> None:
+    cluster = Cluster(3, held=1)
+    elastic = ElasticRoom(FOUR, 10.0, cluster.ask, lambda: cluster.now_s, cluster.pause)
+    assert elastic.more(1).there()
+    assert not elastic.more(2).there()
+    assert cluster.asked == [1, 2]
+
+
+def test_a_cluster_too_small_for_all_workers_holds_one_group_of_fewer() -> None:
+    found = place([NodeFree("a", 1), NodeFree("b", 2)], FOUR, None)
+    assert (found.groups, found.slots, found.spans, found.per_node) == (1, 1, False, {"b": 2})
+    assert found.why == "3 CPU on 2 nodes hold 1 group of 2 workers x 1 CPU; 4 workers when there is room for them"
+    assert place([NodeFree("a", 9)], FOUR, None).groups == 2, "whole ones where they fit"
+
+
+def test_a_cluster_too_small_for_the_fewest_is_refused_by_those() -> None:
+    with pytest.raises(UserError, match=r"a trial needs 2 CPU \(2 workers x 1 CPU\), the cluster has 1: 1 short"):
+        place([NodeFree("a", 1)], TrialShape(4, 1, min_workers=2), None)
+
+
+@given(st.integers(1, 64), st.integers(1, 64))
+def test_sizes_divide_all_workers_and_are_no_fewer_than_the_least(workers: int, least: int) -> None:
+    sizes = TrialShape(workers, 1, min_workers=min(workers, least)).sizes
+    assert sizes[0] == workers and list(sizes) == sorted(set(sizes), reverse=True)
+    assert all(workers % size == 0 and size >= min(workers, least) for size in sizes)
+
+
+STUDY = """
+study: {name: elastic}
+metric: {name: val/loss, mode: min}
+budget: {trials: 1}
+cluster: {workers: 6}
+trainable: {kind: timm_cnn, batch: 36}
+space: {optim.lr: {float: [1e-3, 1e-1], log: true}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("sets", "said"),
+    [
+        (("cluster.elastic.min_workers=6",), "6 of 6 workers, where fewer can be 3, 2, 1, which divide 6"),
+        (("cluster.elastic.min_workers=4",), "use at most 3, or remove cluster.elastic"),
+        (("cluster.elastic.min_workers=1", "cluster.workers=1"), "min_workers 1, and a trial has 1 worker"),
+    ],
+)
+def test_a_least_number_of_workers_that_can_make_no_difference_is_refused(tmp_path: Path, sets: tuple[str, ...], said: str) -> None:
+    (tmp_path / "study.yaml").write_text(STUDY)
+    with pytest.raises(UserError) as refused:
+        load_study(tmp_path / "study.yaml", sets)
+    assert said in str(refused.value)
+    assert load_study(tmp_path / "study.yaml", ("cluster.elastic.min_workers=2",)).spec.cluster.least_workers == 2
+
+
+@dataclass
+class Place:
+    rank: int
+    world_size: int
+
+
+@given(st.sampled_from([4, 2, 1]), st.sampled_from([1, 2, 3]), st.integers(24, 100))
+def test_fewer_workers_compute_the_same_pieces_of_the_same_batches(at_work: int, accumulation: int, n_rows: int) -> None:
+    spec = TimmCnnSpec.model_validate({"batch": 24, "engine": {"accumulation": accumulation}})
+
+    def pieces(world_size: int) -> list[list[list[int]]]:
+        """The pieces of each batch, in the order of the rows."""
+        engine = for_workers(spec, 4, world_size).engine
+        places: list[Any] = [Place(rank, world_size) for rank in range(world_size)]
+        by_rank = [list(epoch_pieces(np.arange(n_rows), 24, engine.accumulation, place, 7)) for place in places]
+        n = engine.accumulation
+        batches = zip(*([one[i : i + n] for i in range(0, len(one), n)] for one in by_rank), strict=True)
+        return [sorted(sorted(piece.rows.tolist()) for share in batch for piece in share) for batch in batches]
+
+    assert pieces(at_work) == pieces(4)
+
+
+def test_what_has_no_engine_is_left_as_it_is() -> None:
+    spec = object()
+    assert for_workers(spec, 4, 2) is spec
