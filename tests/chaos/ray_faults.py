@@ -39,7 +39,7 @@ def _worker(scene: Scene) -> psutil.Process:
 
     def look() -> bool:
         noted = [e.event for e in scene.run.entries() if isinstance(e.event, GroupNoted) and e.event.what == "started"]
-        pids = [int(pid) for event in noted for pid in re.findall(r"\d+", event.detail.removeprefix("pids "))]
+        pids = [int(pid) for event in noted for pid in re.findall(r"\d+", event.detail.partition("pids ")[2])]
         found[:] = filter(_is_of_ray, pids)
         return bool(found)
 
@@ -234,6 +234,25 @@ def _reclaimed(scene: Scene, nodes: Nodes | None) -> Blow:
     return blow
 
 
+def _fewer_workers(scene: Scene, nodes: Nodes | None) -> Blow:
+    """A node of an elastic group is lost: the trial goes on with the worker that is left, and with both when there is another node."""
+    assert nodes is not None
+    worker, n = _worker(scene), len(scene.run.entries())
+
+    def shares() -> list[float]:
+        return [e.event.share for e in scene.run.entries()[n:] if isinstance(e.event, GroupNoted) and e.event.what == "started"]
+
+    blow = scene.run.blow()
+    nodes.kill_node(nodes.node_with(worker))
+    if not scene.run.until_true(lambda: bool(shares()), "the group is up with one worker", NOTICED_S) or shares() != [0.5]:
+        raise Broken(f"a group of two that lost a node came up with shares {shares()}")
+    nodes.add()
+    if not scene.run.until_true(lambda: len(shares()) == 2, "the group is up with both workers", NOTICED_S) or shares() != [0.5, 1.0]:
+        raise Broken(f"a group that could have both workers came up with shares {shares()}")
+    began = [e.t for e in scene.run.entries()[n:] if isinstance(e.event, GroupNoted) and e.event.what == "started"]
+    return replace(blow, seen=f"(one worker after {began[0] - blow.at_s:.1f} s, both after {began[1] - blow.at_s:.1f} s)")
+
+
 def _restart_gcs(scene: Scene, nodes: Nodes | None) -> Blow:
     """The control plane is gone for five seconds and finds what it knew in Redis."""
     assert nodes is not None
@@ -270,5 +289,6 @@ KILL_NODE = RayFault("a node, all of it: SIGKILL, replaced", _kill_node)
 CUT_OFF = RayFault("a node: off the network, later back", _cut_off)
 PREEMPTION_NOTICE = RayFault("a node: drained before it is reclaimed", _preemption_notice)
 RECLAIMED_EARLY = RayFault("a node: drained, gone before the next report", _reclaimed)
+FEWER_WORKERS = RayFault("a node of an elastic group: SIGKILL, another later", _fewer_workers)
 KILL_HEAD = RayFault("the head: SIGKILL, started anew", _kill_head)
 RESTART_GCS = RayFault("the GCS with Redis: SIGKILL, back after 5 s", _restart_gcs)

@@ -34,6 +34,24 @@ trainable:
 space:
   optim.lr: {float: [1e-4, 1e-2], log: true}
 """
+_ELASTIC = """
+study: {name: chaos_elastic, seed: 6}
+metric: {name: val/loss, mode: min}
+budget: {trials: 2}
+sampler: {kind: random}
+cluster: {workers: 2, elastic: {min_workers: 1, patience_s: 2}, concurrency: 1, max_retries: 1}
+trainable:
+  kind: timm_cnn
+  model: {name: test_convnext, weights: none}
+  data: {source: bundled, max_per_class: 12}
+  image_size: 160
+  batch: 8
+  epochs: 40
+  baseline: false
+  refit: null
+space:
+  optim.lr: {float: [1e-4, 1e-3], log: true}
+"""
 Where = Literal["process", "ray", "nodes", "nodes and Redis", "networks"]
 
 
@@ -76,4 +94,5 @@ DRAINED = _curve("chaos_drained", "nodes", 6, cluster="concurrency: 1, max_retri
 _LONG = {"epochs": 3, "step_seconds": 5.0, "scheduler": "kind: none", "sampler": "random"}
 RECLAIMED = _curve("chaos_reclaimed", "nodes", 4, cluster="concurrency: 1, max_retries: 1", **_LONG)  # steps longer than the notice
 FAR = _curve("chaos_far", "networks", 8, cluster="concurrency: 1, max_retries: 5", step_seconds=0.3)
+ELASTIC = ChaosStudy("chaos_elastic", _ELASTIC, "nodes", 2, ordered=False)  # sums of one worker and of two round otherwise
 CNN = ChaosStudy("chaos_cnn", _CNN, "process", 3)
