@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,7 @@ def layouts(draw: st.DrawFn) -> tuple[Layout, Layout]:
         workers = draw(WORKERS)
         cuts = sorted({0, len(lengths), *draw(st.lists(st.integers(0, len(lengths))))})
         splits = [split_of(length, workers) for length in lengths]
-        made.append(Layout(workers, tuple(tuple(splits[a:b]) for a, b in zip(cuts, cuts[1:], strict=False))))
+        made.append(Layout(workers, tuple(tuple(splits[a:b]) for a, b in pairwise(cuts))))
     return made[0], made[1]
 
 
@@ -112,5 +113,5 @@ def test_a_checkpoint_from_before_layouts_goes_on_with_its_own_number_of_workers
     file = tmp_path / "engine.json"
     file.write_text(json.dumps({key: value for key, value in json.loads(file.read_text()).items() if key != "vectors"}))
     assert saved_layout(tmp_path, FACTS, two) == two
-    with pytest.raises(FailTrial, match="checkpoint_mismatch: .*workers is 2, this engine has 1"):
+    with pytest.raises(FailTrial, match=r"checkpoint_mismatch: .*workers is 2, this engine has 1"):
         saved_layout(tmp_path, FACTS, one)
