@@ -274,6 +274,8 @@ def main() -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     import_before_a_fork()
+    gc.collect()
+    gc.freeze()  # an engine's end walks all objects, and what is imported by now stays
     home = Path(rendezvous).parent / "home"
     if rank == 0:
         write_rows(home / "rows", N_ROWS)

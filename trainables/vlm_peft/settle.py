@@ -1,20 +1,21 @@
 """What `micro_batch: auto` and `zero: auto` become in a trial: the first engine whose estimated peak fits in a worker's memory.
 
 All workers of a trial choose by the one that has least. The choice lies in the trial's folder: an attempt that goes on from a
-checkpoint keeps it, on whatever device it finds itself. Where none fits the one that needs least is taken: the estimate may be too
-high, and running out of memory has its own remedy (`memory_short`).
+checkpoint keeps it, on whatever device it finds itself; with another number of workers only the accumulation changes. Where none fits
+the one that needs least is taken: the estimate may be too high, and running out of memory has its own remedy (`memory_short`).
 """
 
 from __future__ import annotations
 
 import json
 import os
+from typing import Any
 
 import click
 import torch
 
 from trainables.auto_engine import ROOM_SHARE
-from trainables.engine_spec import EngineSpec
+from trainables.engine_spec import EngineSpec, for_workers
 from trainables.vlm_peft.engine_choice import settlements, with_engine, words
 from trainables.vlm_peft.estimate import on_meta, peak_of
 from trainables.vlm_peft.spec import VlmPeftSpec
@@ -31,14 +32,16 @@ def settled_spec(spec: VlmPeftSpec, reporter: Reporter) -> VlmPeftSpec:
     note = reporter.workdir / _NOTE
     is_noted = note.exists()
     if is_noted:
-        chosen = with_engine(spec, EngineSpec.model_validate(json.loads(note.read_text())))
+        noted: dict[str, Any] = json.loads(note.read_text())
+        before = noted.pop("workers", reporter.world_size)
+        chosen = with_engine(spec, for_workers(EngineSpec.model_validate(noted), spec.batch, before, reporter.world_size))
     else:
         chosen = _first_that_fits(spec, reporter, room)
     if reporter.world_size > 1:
         torch.distributed.barrier()  # until here nobody writes what another one looks for
     if reporter.rank == 0 and not is_noted:
         new = note.with_name(f"{_NOTE}.new")
-        new.write_text(json.dumps(chosen.engine.model_dump(mode="json", exclude_unset=True)))
+        new.write_text(json.dumps({"workers": reporter.world_size, **chosen.engine.model_dump(mode="json", exclude_unset=True)}))
         os.replace(new, note)
     if reporter.rank == 0:
         click.echo(f"engine: {words(chosen, reporter.world_size)} in each of {reporter.world_size} workers, for {room / 2**30:.1f} GiB")
