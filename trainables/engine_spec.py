@@ -1,7 +1,8 @@
 """What a trainable says about how its steps are computed: plain torch or DeepSpeed ZeRO, precision, batch split, optimizer.
 
-Light: pydantic only, neither torch nor DeepSpeed. `micro_batch_of` is the one place where batch, workers and accumulation meet;
-`engine_problems` is what a preflight asks about a device. Learning rates and the clip norm belong to the trainable's own spec.
+Light: pydantic only, neither torch nor DeepSpeed. `micro_batch_of` is the one place where batch, workers and accumulation meet, and
+`for_workers` what they become in a group of another size; `engine_problems` is what a preflight asks about a device. Learning rates
+and the clip norm belong to the trainable's own spec.
 """
 
 from __future__ import annotations
@@ -143,6 +144,18 @@ def micro_batch_of(batch: int, workers: int, spec: EngineSpec, *, where: str = "
     else:
         fix = f"set batch to {micro * share}, or to {sizes} without a micro_batch"
     raise UserError(Problem(where, got, fix))
+
+
+def for_workers(spec: EngineSpec, batch: int, before: int, now: int) -> EngineSpec:
+    """The engine of `before` workers for `now`: the same batch, and as many rows at once as then or fewer, so that they fit still.
+
+    Raises UserError for a batch that does not divide by `now`.
+    """
+    if before == now:
+        return spec
+    share, most = micro_batch_of(batch, now, EngineSpec()), micro_batch_of(batch, before, spec)
+    micro = next(n for n in range(min(share, most), 0, -1) if share % n == 0)
+    return spec.model_copy(update={"micro_batch": None, "accumulation": share // micro})
 
 
 def engine_problems(spec: EngineSpec, device: str, *, where: str = "engine") -> list[Problem]:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from trainables.engine_spec import for_workers
 
-def for_workers(spec: Any, workers: int | None, at_work: int) -> Any:
-    """`spec` for `at_work` of a trial's `workers`, which divide evenly among them. A spec without an engine shares nothing."""
+
+def shared_out(spec: Any, workers: int | None, at_work: int) -> Any:
+    """`spec` for `at_work` of a trial's `workers`, which divide evenly among them.
+
+    A spec without an engine shares nothing, and of `micro_batch: auto` the accumulation follows by itself.
+    """
     engine = getattr(spec, "engine", None)
-    if engine is None or workers is None or workers == at_work:
+    if engine is None or engine.micro_batch == "auto" or workers is None or workers == at_work:
         return spec
-    assert workers % at_work == 0, f"{at_work} workers cannot do the pieces of {workers}"
-    accumulation = engine.accumulation * (workers // at_work)
-    return spec.model_copy(update={"engine": engine.model_copy(update={"accumulation": accumulation})})
+    return spec.model_copy(update={"engine": for_workers(engine, spec.batch, workers, at_work)})

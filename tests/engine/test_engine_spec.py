@@ -10,7 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from trainables.engine_spec import AdamSpec, AdamWSpec, EngineSpec, OptimizerSpec, SgdSpec, ZeroSpec, engine_problems, micro_batch_of
+from trainables.engine_spec import (
+    AdamSpec,
+    AdamWSpec,
+    EngineSpec,
+    OptimizerSpec,
+    SgdSpec,
+    ZeroSpec,
+    engine_problems,
+    for_workers,
+    micro_batch_of,
+)
 from tune.core.errors import UserError
 
 
@@ -28,6 +38,24 @@ def test_a_micro_batch_is_given_or_refused_but_never_wrong(batch: int, workers: 
     except UserError as error:
         (problem,) = error.problems
         assert problem.where == "engine.micro_batch" and str(batch) in problem.got and "set " in problem.fix
+
+
+@given(rows=st.integers(1, 16), before=st.integers(1, 8), accumulation=st.integers(1, 8), now=st.integers(1, 8), stated=st.booleans())
+def test_an_engine_for_other_workers_has_the_same_batch_and_no_more_rows_at_once(
+    rows: int, before: int, accumulation: int, now: int, stated: bool
+) -> None:
+    batch = rows * before * accumulation
+    spec = EngineSpec(accumulation=accumulation, micro_batch=rows if stated else None, precision="bf16")
+    try:
+        made = for_workers(spec, batch, before, now)
+    except UserError:
+        assert batch % now
+        return
+    micro = micro_batch_of(batch, now, made)
+    assert micro * now * made.accumulation == batch and micro <= rows and made.precision == "bf16"
+    assert made == spec or before != now
+    if before % now == 0:
+        assert (micro, made.accumulation) == (rows, accumulation * before // now)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from cluster.elastic import ElasticRoom
 from cluster.placement import NodeFree, place
 from trainables.pieces import epoch_pieces
-from trainables.shared_out import for_workers
+from trainables.shared_out import shared_out
 from trainables.timm_cnn.spec import TimmCnnSpec
 from tune.core.errors import UserError
 from tune.core.shape import TrialShape
@@ -148,7 +148,7 @@ def test_fewer_workers_compute_the_same_pieces_of_the_same_batches(at_work: int,
 
     def pieces(world_size: int) -> list[list[list[int]]]:
         """The pieces of each batch, in the order of the rows."""
-        engine = for_workers(spec, 4, world_size).engine
+        engine = shared_out(spec, 4, world_size).engine
         places: list[Any] = [Place(rank, world_size) for rank in range(world_size)]
         by_rank = [list(epoch_pieces(np.arange(n_rows), 24, engine.accumulation, place, 7)) for place in places]
         n = engine.accumulation
@@ -160,4 +160,4 @@ def test_fewer_workers_compute_the_same_pieces_of_the_same_batches(at_work: int,
 
 def test_what_has_no_engine_is_left_as_it_is() -> None:
     spec = object()
-    assert for_workers(spec, 4, 2) is spec
+    assert shared_out(spec, 4, 2) is spec

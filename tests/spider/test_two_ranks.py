@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.spider.cases import KILLED, TRIALS
+from tests.spider.cases import HANDED, KILLED, TRIALS
 from tests.two_processes import seen_by_two_ranks
 
 pytestmark = pytest.mark.slow
@@ -86,6 +86,14 @@ def test_adalora_shares_out_ranks_as_the_librarys_own_recipe_does_and_resumes(ra
 
 def test_a_checkpoint_of_another_method_is_refused_by_name(ranks: list[dict[str, Any]]) -> None:
     assert ranks[0]["mismatch"].startswith("checkpoint_mismatch: ") and "keep is 'Spider'" in ranks[0]["mismatch"]
+
+
+@pytest.mark.parametrize("case", HANDED)
+@pytest.mark.parametrize("way", ["1 to 2", "2 to 1"])
+def test_another_number_of_workers_goes_on_with_what_was_kept(ranks: list[dict[str, Any]], way: str, case: str) -> None:
+    seen = ranks[0][f"{way}/{case}"]
+    assert seen["same"] and seen["kept"] > 0
+    assert seen["apart"] < 1e-5
 
 
 @pytest.mark.parametrize("case", TRIALS)

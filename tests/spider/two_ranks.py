@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -18,12 +19,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from tests.peft_methods.tiny import inputs, llava
 from tests.ranked import apart as trials_apart
 from tests.ranked import ended, import_before_a_fork, join, part, share_apart, shared_folder
-from tests.spider.cases import KILLED, METHODS, TRIALS
+from tests.spider.cases import HANDED, KILLED, METHODS, TRIALS
 from tests.vlm_peft.cases import PEFT, write_rows
 from tests.vlm_peft.ranked_trials import N_ROWS, STAGES, answered, life, spec_for, trained
 from trainables.adapters.engine import Engine, open_engine
@@ -65,6 +67,9 @@ OTHERS = {
 }
 
 
+HANDED_ON: dict[str, dict[str, Any] | PeftSpec] = {"spider": {"method": "spider"}, "adalora": ADALORA}
+
+
 def batch_of(step: int) -> dict[str, Tensor]:
     return inputs(seed=1000 + step, n_samples=BATCH)
 
@@ -72,9 +77,9 @@ def batch_of(step: int) -> dict[str, Tensor]:
 class Training:
     """One engine with one method: `what` is a KeepSpec on the last block and the connector, or a PeftSpec."""
 
-    def __init__(self, rank: int, name: str, what: dict[str, Any] | PeftSpec, seed: int = 0) -> None:
-        reporter: Any = SimpleNamespace(rank=rank, world_size=2, device="cpu")
-        self.rank = rank
+    def __init__(self, rank: int, name: str, what: dict[str, Any] | PeftSpec, seed: int = 0, world_size: int = 2) -> None:
+        reporter: Any = SimpleNamespace(rank=rank, world_size=world_size, device="cpu")
+        self.rank, self.world_size = rank, world_size
         keep = KeepSpec.model_validate(what) if isinstance(what, dict) else KeepSpec()
         adapted = build(llava(seed), TUNED if isinstance(what, dict) else what, seed=seed, total_steps=STEPS)
         spec = EngineSpec(zero=ENGINES[name], accumulation=ACCUMULATION)
@@ -87,7 +92,7 @@ class Training:
             clip_grad_norm=CLIP,
             reporter=reporter,
         )
-        tensors = TrainedTensors(self.engine, rank=rank, world_size=2)
+        tensors = TrainedTensors(self.engine, rank=rank, world_size=world_size)
         self.method: KeepMethod
         if adapted.spec.method == "adalora":
             self.method = Allocation(adapted, tensors, CLIP)
@@ -99,10 +104,18 @@ class Training:
         self.engine.module.train()
         for step in steps:
             batch = batch_of(step)
-            for share in torch.arange(BATCH).split(self.engine.micro_batch)[self.rank :: 2]:
+            for share in torch.arange(BATCH).split(self.engine.micro_batch)[self.rank :: self.world_size]:
                 self.engine.backward(self.engine.forward(**{key: value[share] for key, value in batch.items()}).loss)
                 ended = self.keeping.step()
             assert ended, "the whole batch was seen"
+
+    def save(self, folder: Path) -> None:
+        self.engine.save(folder)
+        save_method(self.method, folder, rank=self.rank, world_size=self.world_size)
+
+    def load(self, folder: Path) -> None:
+        self.engine.load(folder)
+        load_method(self.method, folder, rank=self.rank, world_size=self.world_size)
 
     def calibrate(self) -> None:
         sample = {key: value[self.rank :: 2] for key, value in batch_of(0).items()}
@@ -126,14 +139,12 @@ def adalora(rank: int) -> dict[str, Any]:
         training = Training(rank, name, ADALORA)
         training.train(range(2))
         folder = shared_folder(rank)
-        training.engine.save(folder)
-        save_method(training.method, folder, rank=rank, world_size=2)
+        training.save(folder)
         training.train(range(2, STEPS))
         ends[name] = training.weights()
         training.engine.close()
     again = Training(rank, "zero2", ADALORA, seed=7)
-    again.engine.load(folder)
-    load_method(again.method, folder, rank=rank, world_size=2)
+    again.load(folder)
     again.train(range(2, STEPS))
     ends["resumed"] = again.weights()
     again.engine.close()
@@ -146,6 +157,57 @@ def adalora(rank: int) -> dict[str, Any]:
         "resumed apart": apart(ends["resumed"], ends["zero2"]),
         "ranks left": float((values != 0).float().mean()) * 4,
     }
+
+
+def begun(home: Path) -> None:
+    """One process trains two steps and saves: the first group of a training that is handed on."""
+    for case in HANDED:
+        method, _, name = case.partition("/")
+        training = Training(0, name, HANDED_ON[method], world_size=1)
+        training.train(range(2))
+        handed(home, case, 1).mkdir(parents=True)
+        training.save(handed(home, case, 1))
+        training.engine.close()
+    os._exit(0)
+
+
+def gone_on(home: Path, rank: int, n_before: int, n_now: int, rendezvous: str | None) -> None:
+    """The next group, of another number of processes."""
+    if rendezvous is not None:
+        join(rank, rendezvous)
+    seen = {f"{n_before} to {n_now}/{case}": handed_on(home, case, rank, n_before, n_now) for case in HANDED}
+    if rank == 0:
+        (home / "handed" / f"to{n_now}.json").write_text(json.dumps(seen))
+    os._exit(0)
+
+
+def handed_on(home: Path, case: str, rank: int, n_before: int, n_now: int) -> dict[str, Any]:
+    """Loads, saves that again, and trains to the end."""
+    method, _, name = case.partition("/")
+    training = Training(rank, name, HANDED_ON[method], seed=7, world_size=n_now)
+    source = handed(home, case, n_before)
+    again = handed(home, case, n_now) if n_now > 1 else home / "handed" / "again"
+    training.load(source)
+    again.mkdir(exist_ok=True)
+    training.save(again)
+    training.train(range(2, STEPS))
+    weights = training.weights()
+    training.engine.close()
+    if rank != 0:
+        return {}
+    wanted = reference() if method == "spider" else plain_loop(ADALORA, STEPS)
+    before, after = kept_in(source, n_before), kept_in(again, n_now)
+    same = before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
+    return {"apart": apart(weights, wanted), "same": same, "kept": len(before)}
+
+
+def handed(home: Path, case: str, n: int) -> Path:
+    """What a group of n saved."""
+    return home / "handed" / f"{case.replace('/', '-')}-{n}"
+
+
+def kept_in(folder: Path, n: int) -> dict[str, Tensor]:
+    return {key: value for rank in range(n) for key, value in load_file(folder / f"keep-rank{rank}.safetensors").items()}
 
 
 def plain_loop(spec: PeftSpec, n_steps: int) -> dict[str, Tensor]:
@@ -212,10 +274,18 @@ def main() -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     import_before_a_fork()
+    gc.collect()
+    gc.freeze()  # an engine's end walks all objects, and what is imported by now stays
     home = Path(rendezvous).parent / "home"
     if rank == 0:
         write_rows(home / "rows", N_ROWS)
     seen: dict[str, Any] = {"killed": ended(lambda: doomed(home, rank, f"{rendezvous}-first"))}
+    if rank == 0:
+        assert ended(lambda: begun(home)) == 0
+    assert ended(lambda: gone_on(home, rank, 1, 2, f"{rendezvous}-second")) == 0
+    if rank == 0:
+        assert ended(lambda: gone_on(home, rank, 2, 1, None)) == 0
+        seen |= {key: value for n in (1, 2) for key, value in json.loads((home / "handed" / f"to{n}.json").read_text()).items()}
     join(rank, rendezvous)
     on_engines(rank, seen)
     whole_trials(home, rank, seen)
@@ -262,8 +332,7 @@ def on_engines(rank: int, seen: dict[str, Any]) -> None:
         training = Training(rank, name, {"method": "spider"})
         training.train(range(2))
         folder = shared_folder(rank)
-        training.engine.save(folder)
-        save_method(training.method, folder, rank=rank, world_size=2)
+        training.save(folder)
         training.train(range(2, STEPS))
         weights = training.weights()
         owned = [tensor.numel() for key, tensor in training.method.state_dict().items() if key.startswith("w0.")]

@@ -128,3 +128,6 @@ def test_a_trial_gets_what_fits_ends_as_with_that_number_and_keeps_it(
     assert "engine: 2 rows at once in each of 1 workers" in capsys.readouterr().out
     monkeypatch.setattr(settle, "room_bytes", lambda device, world_size: 1e15)
     assert settle.settled_spec(spec, third[0]).engine.accumulation == 3, "an attempt that goes on keeps it"
+    (third[0].workdir / "engine.json").write_text('{"workers": 3, "zero": {"stage": 3}}')
+    engine = settle.settled_spec(spec, third[0]).engine
+    assert (engine.zero.stage, engine.accumulation) == (3, 3), "of another number of workers: the stage and the 2 rows at once stay"

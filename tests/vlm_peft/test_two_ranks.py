@@ -33,7 +33,7 @@ def test_two_workers_train_what_one_does(ranks: list[dict[str, Any]], case: str)
 
 
 def test_workers_of_unequal_memory_choose_one_engine_by_the_least(ranks: list[dict[str, Any]]) -> None:
-    assert ranks[0]["auto"] == ranks[1]["auto"] and ranks[0]["auto"]["engine"] == {"zero": {"stage": 3}, "accumulation": 4}
+    assert ranks[0]["auto"] == ranks[1]["auto"] and ranks[0]["auto"]["engine"] == {"workers": 2, "zero": {"stage": 3}, "accumulation": 4}
     alone = next(rank["lora"] for rank in ranks if "lora" in rank)
     assert ranks[0]["auto"]["metrics"]["test/loss"] == pytest.approx(alone["test/loss"], rel=1e-4)
 

@@ -20,7 +20,7 @@ from trainables import catalog
 from trainables.adapters import checkpoint
 from trainables.adapters.order import End, Order
 from trainables.adapters.reporter import ChannelReporter, Failure
-from trainables.shared_out import for_workers
+from trainables.shared_out import shared_out
 from tune.core.errors import FailTrial, RetryTrial, StopStudy, UserError
 from tune.core.ports import Answer, Decision, Question
 
@@ -48,7 +48,7 @@ def attempt(order: Order, reporter: ChannelReporter) -> End:
     """Run the order's recipe to its end. Raises nothing but KeyboardInterrupt."""
     try:
         spec_class: Any = catalog.spec_class(order.kind)
-        spec = for_workers(spec_class.model_validate(order.spec), order.workers, reporter.world_size)
+        spec = shared_out(spec_class.model_validate(order.spec), order.workers, reporter.world_size)
         if reporter.report_again() == "stop":  # the stop was decided, and the process died before the recipe heard it
             after_stop = catalog.CATALOG[order.kind].after_stop
             if after_stop is not None:

@@ -71,7 +71,8 @@ class Engine(Protocol):
         ...
 
     def load(self, folder: Path) -> None:
-        """Go on from what `save` wrote. Raises FailTrial `checkpoint_mismatch` for another engine, stage or number of workers."""
+        """Go on from what `save` wrote, with as many workers as there are now. Raises FailTrial `checkpoint_mismatch` for another engine,
+        stage or model, and where a part is missing."""
         ...
 
     def weights(self) -> dict[str, Tensor]:
@@ -245,14 +246,21 @@ def read_part(folder: Path, name: str, expected: Mapping[str, Any]) -> tuple[dic
     """What `write_part` wrote. Raises FailTrial `checkpoint_mismatch` when a fact in `expected` differs."""
     from safetensors.torch import load_file
 
+    facts = read_facts(folder, name, expected)
+    return load_file(str(folder / f"{name}.safetensors")), facts
+
+
+def read_facts(folder: Path, name: str, expected: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts of a part alone. Raises as `read_part`, and where one of the part's two files is missing."""
     file = folder / f"{name}.json"
-    if not file.exists():
-        raise FailTrial("checkpoint_mismatch", f"{file} is missing: written by another engine or by fewer workers")
-    facts = json.loads(file.read_text())
+    for needed in (file, folder / f"{name}.safetensors"):
+        if not needed.exists():
+            raise FailTrial("checkpoint_mismatch", f"{needed} is missing: written by another engine, or a worker's part was lost")
+    facts: dict[str, Any] = json.loads(file.read_text())
     for key, value in {"format": FORMAT, **expected}.items():
         if facts.get(key) != value:
             raise FailTrial("checkpoint_mismatch", f"{file}: {key} is {facts.get(key)!r}, this engine has {value!r}")
-    return load_file(str(folder / f"{name}.safetensors")), facts
+    return facts
 
 
 def _check_groups(module: nn.Module, groups: Sequence[ParamGroup]) -> None:

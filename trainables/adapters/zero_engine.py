@@ -1,8 +1,8 @@
 """DeepSpeed ZeRO behind `Engine`: stages 0 to 3, offload to host memory, one engine after another in a process that stays up.
 
 It promises the losses of plain torch within rounding, checkpoints without pickle, and that `close` gives back what DeepSpeed keeps
-(see `zero_release`). A checkpoint goes on only with the same stage and number of workers, since each rank writes its own share.
-It does not launch processes: with several ranks the caller has initialised torch.distributed.
+(see `zero_release`). Each rank writes its own share; a checkpoint goes on with any number of workers (see `zero_shares`), but only at
+the same stage. It does not launch processes: with several ranks the caller has initialised torch.distributed.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from trainables.adapters.engine import (
     write_part,
 )
 from trainables.adapters.zero_release import forget_roots, release
+from trainables.adapters.zero_shares import Layout, Split, part_name, read_shares, saved_layout
 from trainables.engine_spec import AdamSpec, EngineSpec, SgdSpec
 from trainables.zero_json import deepspeed_json
 from tune.core.ports import Reporter
@@ -132,7 +133,8 @@ class ZeroEngine:
         self.sync_buffers()
         module = dict(self._gathered(whole=False))
         if self._rank == 0:
-            write_part(folder, "engine", module, self._facts() | {"lr_factor": self._lr_factor, "scaler": self._scaler()})
+            facts = self._facts() | self._layout().facts() | {"lr_factor": self._lr_factor, "scaler": self._scaler()}
+            write_part(folder, "engine", module, facts)
         if self._rank == 0 or self._stage > 0:  # without ZeRO every rank holds the same
             tensors: dict[str, Tensor] = {}
             numbers: dict[str, float] = {}
@@ -144,10 +146,12 @@ class ZeroEngine:
                         tensors[f"{i}.{key}"] = value
                     elif value is not None:
                         numbers[f"{i}.{key}"] = value
-            write_part(folder, self._part(), tensors, self._facts() | {"numbers": numbers})
+            write_part(folder, part_name(self._share()), tensors, self._facts() | {"numbers": numbers})
 
     def load(self, folder: Path) -> None:
         assert self._pending == 0, "load in the middle of an accumulated batch would mix two models"
+        layout = self._layout()
+        saved = saved_layout(folder, self._facts(), layout)
         module, facts = read_part(folder, "engine", self._facts())
         with torch.no_grad():
             for name, tensor in self._named_tensors():
@@ -157,21 +161,17 @@ class ZeroEngine:
                     if self._stage < 3 or self._rank == 0 or not isinstance(tensor, nn.Parameter):
                         tensor.data.copy_(module[name])
         del module
-        tensors, shares = read_part(folder, self._part(), self._facts())
-        state = self._engine.basic_optimizer.state
-        for i, master in enumerate(self._masters()):
-            kept = state[master]
-            for name, value in (*tensors.items(), *shares["numbers"].items()):
-                place, _, key = name.partition(".")
-                if int(place) != i:
-                    continue
-                target = master.data if key == "master" else kept.get(key)
-                if isinstance(target, Tensor) and isinstance(value, Tensor):
-                    target.copy_(value)  # in place: DeepSpeed's flat buffers point here
-                elif isinstance(value, Tensor):  # torch keeps the count of steps on the CPU
-                    kept[key] = value.clone() if value.dim() == 0 else value.to(master.device, copy=True)
-                else:
-                    kept[key] = value
+        masters = self._masters()
+        for place, key, value in read_shares(folder, self._facts(), saved, layout, self._share()):
+            master = masters[place]
+            kept = self._engine.basic_optimizer.state[master]
+            target = master.data if key == "master" else kept.get(key)
+            if isinstance(target, Tensor) and isinstance(value, Tensor):
+                target.copy_(value)  # in place: DeepSpeed's flat buffers point here
+            elif isinstance(value, Tensor):  # torch keeps the count of steps on the CPU
+                kept[key] = value.clone() if value.dim() == 0 else value.to(master.device, copy=True)
+            else:
+                kept[key] = value
         for key, value in facts["scaler"].items():
             setattr(self._engine.optimizer.loss_scaler, key, value)
         self.set_lr_factor(facts["lr_factor"])
@@ -195,11 +195,22 @@ class ZeroEngine:
     # ---- what a checkpoint is made of
 
     def _facts(self) -> dict[str, Any]:
-        facts = {"engine": "zero", "stage": self._stage, "half": self._half, "groups": len(self._base_lrs), "workers": self._world_size}
+        facts = {"engine": "zero", "stage": self._stage, "half": self._half, "groups": len(self._base_lrs)}
         return facts if self._save_frozen else facts | {"save_frozen": False}
 
-    def _part(self) -> str:
-        return f"engine-rank{self._rank if self._stage > 0 else 0}"
+    def _share(self) -> int:
+        """Which share of the masters this rank holds; without ZeRO all ranks hold the one there is."""
+        return self._rank if self._stage > 0 else 0
+
+    def _layout(self) -> Layout:
+        optimizer, masters = self._engine.optimizer, self._masters()
+        if self._stage == 0:
+            return Layout(1, tuple((Split(master.numel(), master.numel()),) for master in masters))
+        if self._stage == 3:
+            groups = optimizer.fp16_groups
+            return Layout(self._world_size, tuple(tuple(Split(p.ds_numel, p.partition_numel()) for p in group) for group in groups))
+        lengths = [sum(parameter.numel() for parameter in group) for group in optimizer.bit16_groups]
+        return Layout(self._world_size, tuple((Split(n, master.numel()),) for n, master in zip(lengths, masters, strict=True)))
 
     def _scaler(self) -> dict[str, float]:
         """State of fp16's dynamic loss scale; empty for the other precisions."""

@@ -7,7 +7,7 @@ Where a rank is taken away, its singular value is set to zero in masters and in 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -69,7 +69,7 @@ class Allocation:
         state |= {f"pattern.{name}": torch.tensor(kept) for name, kept in pattern.items()}
         return state | {"n_steps": torch.tensor(self._n_steps)}
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         allocator = self._model.rankallocator
         device = self._tensors.device(0)
         by_kind: dict[str, dict[str, Tensor]] = {"ipt": {}, "unc": {}, "pattern": {}}

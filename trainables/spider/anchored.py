@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
@@ -24,7 +24,7 @@ class PlainTuning:
     def state_dict(self) -> dict[str, Tensor]:
         return {}
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         assert not state
 
 
@@ -42,12 +42,12 @@ class Anchored(PlainTuning):
     def state_dict(self) -> dict[str, Tensor]:
         return {f"w0.{self._tensors.names[i]}": w0 for i, w0 in self._w0.items()}
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         self._load("w0", self._w0, state)
 
-    def _load(self, kind: str, kept: dict[int, Tensor], state: dict[str, Tensor]) -> None:
+    def _load(self, kind: str, kept: dict[int, Tensor], state: Mapping[str, Tensor]) -> None:
         for i, old in kept.items():
-            kept[i] = state[f"{kind}.{self._tensors.names[i]}"].to(old.device)
+            old.copy_(state[f"{kind}.{self._tensors.names[i]}"])
 
     def _change(self, change: Callable[[int, Tensor, Tensor], Tensor]) -> None:
         """Every tensor becomes `change(i, w0, w)`, computed by its owner."""

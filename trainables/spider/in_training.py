@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -39,7 +41,7 @@ class Spider(Anchored):
     def state_dict(self) -> dict[str, Tensor]:
         return super().state_dict() | {f"summed_gradient.{self._tensors.names[i]}": a for i, a in self._summed.items()}
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         super().load_state_dict(state)
         self._load("summed_gradient", self._summed, state)
 

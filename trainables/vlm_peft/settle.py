@@ -1,8 +1,8 @@
 """What `micro_batch: auto` and `zero: auto` become in a trial: the first engine whose estimated peak fits in a worker's memory.
 
 All workers of a trial choose by the one that has least. The choice lies in the trial's folder: an attempt that goes on from a
-checkpoint keeps it, on whatever device it finds itself; one with another number of workers keeps the ZeRO stage. Where none fits the
-one that needs least is taken: the estimate may be too high, and running out of memory has its own remedy (`memory_short`).
+checkpoint keeps it, on whatever device it finds itself; with another number of workers only the accumulation changes. Where none fits
+the one that needs least is taken: the estimate may be too high, and running out of memory has its own remedy (`memory_short`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import click
 import torch
 
 from trainables.auto_engine import ROOM_SHARE
-from trainables.engine_spec import EngineSpec
+from trainables.engine_spec import EngineSpec, for_workers
 from trainables.vlm_peft.engine_choice import settlements, with_engine, words
 from trainables.vlm_peft.estimate import on_meta, peak_of
 from trainables.vlm_peft.spec import VlmPeftSpec
@@ -31,12 +31,17 @@ def settled_spec(spec: VlmPeftSpec, reporter: Reporter) -> VlmPeftSpec:
     room = _least(room_bytes(reporter.device, reporter.world_size), reporter)
     note = reporter.workdir / _NOTE
     is_noted = note.exists()
-    chosen = _as_noted(spec, json.loads(note.read_text()), reporter, room) if is_noted else _first_that_fits(spec, reporter, room)
+    if is_noted:
+        noted: dict[str, Any] = json.loads(note.read_text())
+        before = noted.pop("workers", reporter.world_size)
+        chosen = with_engine(spec, for_workers(EngineSpec.model_validate(noted), spec.batch, before, reporter.world_size))
+    else:
+        chosen = _first_that_fits(spec, reporter, room)
     if reporter.world_size > 1:
         torch.distributed.barrier()  # until here nobody writes what another one looks for
-    if reporter.rank == 0:
+    if reporter.rank == 0 and not is_noted:
         new = note.with_name(f"{_NOTE}.new")
-        new.write_text(json.dumps({"workers": reporter.world_size, "engine": chosen.engine.model_dump(mode="json", exclude_unset=True)}))
+        new.write_text(json.dumps({"workers": reporter.world_size, **chosen.engine.model_dump(mode="json", exclude_unset=True)}))
         os.replace(new, note)
     if reporter.rank == 0:
         click.echo(f"engine: {words(chosen, reporter.world_size)} in each of {reporter.world_size} workers, for {room / 2**30:.1f} GiB")
@@ -50,15 +55,6 @@ def room_bytes(device: str, world_size: int) -> float:
     import psutil
 
     return float(psutil.virtual_memory().total) * ROOM_SHARE / world_size
-
-
-def _as_noted(spec: VlmPeftSpec, note: dict[str, Any], reporter: Reporter, room: float) -> VlmPeftSpec:
-    """What an earlier attempt chose; of other workers the stage alone, which its checkpoint is bound to, with micro-batches for these."""
-    noted = EngineSpec.model_validate(note["engine"])
-    if note["workers"] == reporter.world_size:
-        return with_engine(spec, noted)
-    of_the_stage = spec.model_copy(update={"engine": spec.engine.model_copy(update={"zero": noted.zero})})
-    return _first_that_fits(of_the_stage, reporter, room)
 
 
 def _first_that_fits(spec: VlmPeftSpec, reporter: Reporter, room: float) -> VlmPeftSpec:
