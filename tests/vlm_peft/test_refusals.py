@@ -166,6 +166,48 @@ def test_a_model_with_code_of_its_own_trains_as_the_same_model_does_once_the_swi
         assert (model if merge else model.get_base_model()).answers_with == "their code"
 
 
+_THEIRS_OF_OLD = """
+from transformers import LlavaConfig, LlavaForConditionalGeneration, PreTrainedModel
+
+class Config(LlavaConfig):
+    model_type = "of_their_own"
+
+class Model(PreTrainedModel):
+    config_class = Config
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.inner = LlavaForConditionalGeneration(config)
+        self.post_init()
+
+    def forward(self, input_ids=None, attention_mask=None, **more):
+        return self.inner(input_ids=input_ids, attention_mask=attention_mask, **more)
+
+    def prepare_inputs_for_generation(self, *args, **kwargs):
+        return self.inner.prepare_inputs_for_generation(*args, **kwargs)
+"""
+
+
+def test_their_class_of_the_time_when_every_model_could_generate_still_can(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    theirs = tmp_path / "theirs_of_old"
+    shutil.copytree(saved, theirs)
+    config = json.loads((theirs / "config.json").read_text())
+    config |= {"model_type": "of_their_own", "auto_map": {"AutoConfig": "theirs.Config", "AutoModelForCausalLM": "theirs.Model"}}
+    (theirs / "config.json").write_text(json.dumps(config))
+    (theirs / "theirs.py").write_text(_THEIRS_OF_OLD)
+    weights = {f"inner.{name}": tensor.clone() for name, tensor in tiny.model("llava").state_dict().items()}
+    save_file(weights, theirs / "model.safetensors", metadata={"format": "pt"})
+    words = torch.tensor([[5, 6, 7]])
+    model = load_model(ModelSpec.model_validate({"name": str(theirs), "trust_remote_code": True}))
+    same = load_model(ModelSpec(name=str(saved)))
+    assert "GenerationMixin" not in _THEIRS_OF_OLD and type(model).__name__ == "Model"
+    got, wanted = (one.eval().generate(input_ids=words, max_new_tokens=4, do_sample=False) for one in (model, same))
+    assert got.shape == (1, 7) and torch.equal(got, wanted)
+
+
 def test_their_code_without_a_processor_is_refused_with_what_to_take_instead(saved: Path, rows: Path, tmp_path: Path) -> None:
     shutil.copy(saved / "tokenizer.json", tmp_path)
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}))
