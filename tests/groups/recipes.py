@@ -90,6 +90,21 @@ def runs_out_of_memory(spec: CurveSpec, reporter: Reporter) -> Outcome:
     raise MemoryError("no room for the model")
 
 
+_poisoned: list[str] = []
+
+
+def loses_its_device(spec: CurveSpec, reporter: Reporter) -> Outcome:
+    """The last rank's device fails in the first attempt, and from then on in whatever its process does."""
+    import torch
+
+    mark = reporter.workdir / "device-failed"
+    if reporter.rank == reporter.world_size - 1 and (_poisoned or not mark.exists()):
+        mark.touch()
+        _poisoned.append(reporter.trial)
+        raise torch.AcceleratorError("CUDA error: uncorrectable ECC error encountered")
+    return steps(spec, reporter)
+
+
 def fills_the_disk(spec: CurveSpec, reporter: Reporter) -> Outcome:
     def save(folder: Path) -> None:
         raise OSError(28, "No space left on device", str(folder / "weights"))

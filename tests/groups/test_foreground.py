@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.groups.recipes import order_of
 from trainables.adapters import checkpoint
@@ -115,6 +116,9 @@ def test_a_full_disk_stops_the_study_and_keeps_the_checkpoint_before_it(tmp_path
         (RuntimeError("[../gloo/transport/tcp/pair.cc] Connection closed by peer"), "retry", "worker_lost"),
         (type("DistBackendError", (RuntimeError,), {})("NCCL error"), "retry", "worker_lost"),
         (type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory"), "retry", "out_of_memory"),
+        (torch.AcceleratorError("CUDA error: uncorrectable ECC error encountered"), "retry", "device_fault"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm`"), "retry", "device_fault"),
+        (torch.AcceleratorError("CUDA error: device-side assert triggered"), "failed", "device_assert"),
         (UserError(Problem("data.root", "no such folder", "give one")), "failed", "user_error"),
         (RetryTrial("hub_unreachable", "later"), "retry", "hub_unreachable"),
         (StopStudy("insufficient_quota", "no credit", "add credit"), "stop", "insufficient_quota"),

@@ -158,7 +158,7 @@ def test_a_rank_that_fails_alone_releases_those_that_wait_and_the_workers_are_ma
         await asyncio.sleep(0)
         await group.end(1, End("failed", "value_error", "seven"))
         assert await waiting == ("fail", "value_error", "on rank 1: seven", False)
-        await group.end(0, End("failed", "value_error", "on rank 1: seven"))
+        await group.end(0, End("retry", "value_error", "on rank 1: seven"))
         assert (await group.message())[:3] == ("failed", "value_error", "seven")
         assert await group.host.take(1, 0) is None
         assert group.killed == []

@@ -211,6 +211,14 @@ def test_a_rank_that_dies_while_the_other_waits_ends_the_trial(two: Lessee):
     assert two.run("t0006", "exits", attempt=1)[-1][0] == "done"
 
 
+def test_a_device_that_fails_in_a_step_makes_the_workers_anew_and_the_trial_goes_on_with_them(two: Lessee):
+    before = two.group.ready()["pids"]
+    kind, reason, detail = two.run("t0010", "loses_its_device", epochs=3)[-1]
+    assert (kind, reason) == ("retry", "device_fault") and "uncorrectable ECC error" in detail
+    assert two.run("t0010", "loses_its_device", attempt=1, epochs=3)[-1][0] == "done"
+    assert not set(two.group.ready()["pids"]) & set(before)
+
+
 def test_a_hung_rank_ends_the_trial_by_name_and_the_next_one_works(two: Lessee):
     kind, reason, detail = two.run("t0007", "hangs")[-1]
     assert (kind, reason, detail) == ("retry", "worker_hung", "rank 1 did not reach report of step 0 within 5 s of the others")

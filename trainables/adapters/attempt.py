@@ -33,6 +33,7 @@ _STORAGE_ERRNOS = {
 }
 _MEND_STORAGE = "free space or mend the storage, then resume the study"
 _NO_SPACE_BYTES = 1 << 20  # writers of binary formats hide errno; with less than this free, the disk is what failed
+_DEVICE_FAULT = re.compile(r"CUDA error|CUBLAS_STATUS_|CUDNN_STATUS_|HIP error", re.IGNORECASE)
 _PEER_LOST = re.compile(r"gloo|nccl|connection (closed|reset) by peer|process group", re.IGNORECASE)
 
 
@@ -86,6 +87,11 @@ def end_of(error: BaseException, workdir: Path) -> End:
         return End("stop", storage, text, _MEND_STORAGE)
     if isinstance(error, MemoryError) or name == "OutOfMemoryError":
         return End("retry", "out_of_memory", text, spoilt=True)
+    if name == "AcceleratorError" or (isinstance(error, RuntimeError) and _DEVICE_FAULT.search(str(error))):
+        # whatever it was, nothing more can be computed in this process
+        if "device-side assert" in str(error):  # an index out of range: the trial's own, and the same again
+            return End("failed", "device_assert", text, spoilt=True)
+        return End("retry", "device_fault", text, spoilt=True)
     if name.startswith("Dist") or (isinstance(error, RuntimeError) and _PEER_LOST.search(str(error))):
         return End("retry", "worker_lost", text, spoilt=True)
     return End("failed", re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower(), text)

@@ -21,7 +21,7 @@ from trainables.adapters.order import End, Order
 from trainables.adapters.output import output_in
 from trainables.adapters.pulse import hold
 from trainables.adapters.reporter import ChannelReporter, Failure
-from tune.core.errors import FailTrial
+from tune.core.errors import RetryTrial
 from tune.core.ports import Answer, Decision, Question
 
 _HOST_LOST = 71  # exit status
@@ -42,6 +42,7 @@ def work(config: dict[str, Any]) -> None:
     context = ray.train.get_context()
     rank, world_size = context.get_world_rank(), context.get_world_size()
     device = str(ray.train.torch.get_device())
+    torch.ones(1, device=device).sum().item()  # a device that does not answer is no worker's
     torch.set_num_threads(max(1, int(config["cpus_per_worker"])))
     ensure_torchvision_ops()
     threading.Thread(target=_leave_with, args=(host, generation, rank, config["silence_s"]), daemon=True).start()
@@ -105,8 +106,10 @@ class _HostChannel:
         match answer:
             case ("decision", decision):
                 return decision
-            case ("fail", reason, detail, in_step):
-                raise (InStep if in_step else FailTrial)(reason, detail)
+            case ("fail", reason, detail, True):
+                raise InStep(reason, detail)
+            case ("fail", reason, detail, False):  # another rank's end, which says how grave it is
+                raise RetryTrial(reason, detail)
             case ("moves", reason, detail):
                 raise Abandoned(reason, detail)
         raise Abandoned("abandoned", "the trial was let go")
