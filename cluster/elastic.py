@@ -1,12 +1,15 @@
-"""How many workers an elastic group begins with: all of them if their room comes soon, else as many as have room at that moment.
+"""How many workers an elastic group begins with, and when it gets more.
 
-Room is what Ray has reserved: two groups never count on the same. While a group has fewer workers, room for more of them stays asked
-for, so that an autoscaler sees what is missing, and the group hears when it is there.
+It begins with all of them if their room comes soon, else with as many as have room then. Room is what Ray has reserved: two groups never
+count on the same. While a group has fewer, room that makes it one of the next size stays asked for, so that an autoscaler sees what is
+missing. A group that leaves its workers for more gives their room back for a moment; so only one group of a session does so at a time,
+the others ask for nothing meanwhile, and one that gained nothing by it waits longer before it asks again.
 """
 
 from __future__ import annotations
 
 import itertools
+import threading
 import time
 from collections.abc import Callable
 from typing import Protocol
@@ -15,8 +18,10 @@ from ray.util.placement_group import PlacementGroup
 
 from tune.core.shape import TrialShape
 
-_LOOK_EVERY_S = 0.1
-_GLANCE_S = 1.0  # for each size, when there was no room for all
+LOOK_EVERY_S = 1.0  # whether room for more is there
+_SETTLE_EVERY_S = 0.1
+_GLANCE_S = 1.0  # for a size, where no more is waited for
+_MOST_PATIENCE_S = 600.0
 
 
 class AskedRoom(Protocol):
@@ -29,6 +34,28 @@ class AskedRoom(Protocol):
     def withdraw(self) -> None: ...
 
 
+class Turn:
+    """Whose turn it is, among the groups of a session, to leave its workers for more."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._holder: object | None = None
+
+    def take(self, group: object) -> bool:
+        """Whether it is this group's turn now."""
+        with self._lock:
+            self._holder = self._holder or group
+            return self._holder is group
+
+    def is_anothers(self, group: object) -> bool:
+        return self._holder not in (None, group)
+
+    def give_back(self, group: object) -> None:
+        with self._lock:
+            if self._holder is group:
+                self._holder = None
+
+
 class ElasticRoom:
     """Room for one group of `shape`. ask: for room for a shape of fixed size. patience_s: how long room for all workers is waited for."""
 
@@ -37,30 +64,75 @@ class ElasticRoom:
         shape: TrialShape,
         patience_s: float,
         ask: Callable[[TrialShape], AskedRoom],
+        turn: Turn,
         clock: Callable[[], float] = time.monotonic,
         pause: Callable[[float], None] = time.sleep,
     ):
-        self._shape, self._patience_s, self._ask, self._clock, self._pause = shape, patience_s, ask, clock, pause
+        self._shape, self._patience_s, self._ask, self._turn, self._clock, self._pause = shape, patience_s, ask, turn, clock, pause
+        self._left_with = 0  # workers that were left for more, if they were
+        self._rest_s = 0.0  # before room for more is asked for again
 
     def settle(self, is_over: Callable[[], bool]) -> tuple[int, PlacementGroup] | None:
         """A number of workers, and their place. Waits as long as there is room for none of the sizes; None if `is_over` meanwhile."""
-        for i, workers in enumerate(itertools.cycle(self._shape.sizes)):
-            room = self._ask(self._shape.of(workers))
-            if self._comes(room, _GLANCE_S if i else self._patience_s, is_over):
-                return workers, room.placement_group
-            room.withdraw()
-            if is_over():
-                return None
+        left_with, self._left_with = self._left_with, 0
+        self._turn.take(self)  # others ask for nothing meanwhile
+        try:
+            for i, workers in enumerate(itertools.cycle(self._shape.sizes)):
+                patience_s = _GLANCE_S if i or left_with else self._patience_s  # room that was left for is there already
+                placed = self._placed(workers, patience_s, is_over)
+                if placed is not None:
+                    gained = workers > left_with
+                    self._rest_s = 0.0 if gained else min(_MOST_PATIENCE_S, 2 * max(self._rest_s, self._patience_s))
+                    return workers, placed
+                if is_over():
+                    return None
+        finally:
+            self._turn.give_back(self)
         raise AssertionError("a shape has a size")
 
-    def more(self, workers: int) -> AskedRoom:
-        """Room that is asked for beside a group that has so many, so that it could be of the next size."""
-        return self._ask(self._shape.of(min(size for size in self._shape.sizes if size > workers) - workers))
+    def watch(self, workers: int, pause: Callable[[float | None], bool], leave: Callable[[], bool]) -> None:
+        """Beside a group that has so many workers: ask for room for more, and have it `leave` for them when that is there.
 
-    def _comes(self, room: AskedRoom, within_s: float, is_over: Callable[[], bool]) -> bool:
-        until = self._clock() + within_s
-        while not room.there():
-            if is_over() or self._clock() >= until:
-                return False
-            self._pause(_LOOK_EVERY_S)
-        return True
+        pause: wait so long, or without end; whether the workers are gone. leave: False if they are not up yet. What was reserved is given
+        back at the end.
+        """
+        more: AskedRoom | None = None
+        not_before = self._clock() + self._rest_s
+        try:
+            while not pause(LOOK_EVERY_S):
+                if self._turn.is_anothers(self):
+                    if more is not None:
+                        more.withdraw()
+                    more = None
+                elif more is None:
+                    more = self._ask(self._for_next(workers)) if self._clock() >= not_before else None
+                elif more.there() and self._turn.take(self):
+                    if pause(2 * LOOK_EVERY_S):  # the others see whose turn it is
+                        return
+                    if leave():
+                        self._left_with = workers
+                        pause(None)
+                        return
+                    self._turn.give_back(self)
+        finally:
+            if not self._left_with:
+                self._turn.give_back(self)
+            if more is not None:
+                more.withdraw()
+
+    def close(self) -> None:
+        """The group is over."""
+        self._turn.give_back(self)
+
+    def _for_next(self, workers: int) -> TrialShape:
+        return self._shape.of(min(size for size in self._shape.sizes if size > workers) - workers)
+
+    def _placed(self, workers: int, within_s: float, is_over: Callable[[], bool]) -> PlacementGroup | None:
+        room, until, is_there = self._ask(self._shape.of(workers)), self._clock() + within_s, False
+        try:
+            while not (is_there := room.there()) and not is_over() and self._clock() < until:
+                self._pause(_SETTLE_EVERY_S)
+            return room.placement_group if is_there else None
+        finally:
+            if not is_there:
+                room.withdraw()

@@ -89,7 +89,7 @@ def place(nodes: Sequence[NodeFree], shape: TrialShape, want: int | None, max_tr
     workers = {node.name: _workers_on(node, shape) for node in nodes}
     size = next((n for n in shape.sizes if _fit(workers.values(), n)), None)
     if size is None:
-        raise UserError(_gap(nodes, workers, shape.of(shape.sizes[-1])))
+        raise UserError(_gap(nodes, workers, shape.of(shape.sizes[-1]), "workers" if shape.min_workers is None else "elastic.min_workers"))
     if size < shape.workers:
         found = place(nodes, shape.of(size), 1)
         return replace(found, why=f"{found.why}; {shape.workers} workers when there is room for them")
@@ -168,8 +168,8 @@ def _refuse_nonsense(shape: TrialShape, want: int | None) -> None:
         raise UserError(problems)
 
 
-def _gap(nodes: Sequence[NodeFree], workers: Mapping[str, int], shape: TrialShape) -> list[Problem]:
-    """One problem for each resource that is short, or for the pieces that nodes are cut into when the sums would do."""
+def _gap(nodes: Sequence[NodeFree], workers: Mapping[str, int], shape: TrialShape, n_workers: str) -> list[Problem]:
+    """One problem for each resource that is short, or for the pieces that nodes are cut into when the sums would do. n_workers: the key."""
     sort, problems = shape.accelerator, []
     all_nodes, nodes = nodes, [node for node in nodes if _has_the_sort(node, shape)]
     if sort is not None and not nodes:
@@ -184,7 +184,7 @@ def _gap(nodes: Sequence[NodeFree], workers: Mapping[str, int], shape: TrialShap
         ("memory_gb_per_worker", shape.memory_gb, sum(_memory_gb(node) for node in nodes), "GB"),
     ):
         if need > have + _ROUNDING:
-            fix = f"lower cluster.workers or cluster.{key}, or add {need - have:g} {unit}"
+            fix = f"lower cluster.{n_workers} or cluster.{key}, or add {need - have:g} {unit}"
             got = f"a trial needs {need:g} {unit} ({shape}), {whose} {have:g}: {need - have:g} short"
             problems.append(Problem(f"cluster.{key}", got, fix))
     if problems:
@@ -192,7 +192,7 @@ def _gap(nodes: Sequence[NodeFree], workers: Mapping[str, int], shape: TrialShap
     sizes = ", ".join(f"{node.name}: {node.cpus:g} CPU {node.gpus:g} GPU" for node in nodes)
     have = sum(workers.values())
     got = f"a trial needs {shape}, the nodes hold {have} such workers ({sizes}): {shape.workers - have} short"
-    return [Problem("cluster.workers", got, "use fewer workers, or fewer CPUs and GPUs a worker, so that each fits a node")]
+    return [Problem(f"cluster.{n_workers}", got, "use fewer workers, or fewer CPUs and GPUs a worker, so that each fits a node")]
 
 
 def _why(nodes: Sequence[NodeFree], shape: TrialShape, want: int | None, max_trials: int | None, fit: int, groups: int, spans: bool) -> str:

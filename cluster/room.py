@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import ray
 from ray.util import placement_group_table
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
@@ -29,8 +30,9 @@ class Room:
 
     def there(self) -> bool:
         """Whether it has its place. Asks Ray's control plane, which takes milliseconds."""
-        return bool(placement_group_table(self.placement_group)["state"] == "CREATED")
+        return ray.is_initialized() and placement_group_table(self.placement_group).get("state") == "CREATED"
 
     def withdraw(self) -> None:
         """Ask no more for it, or give it back."""
-        remove_placement_group(self.placement_group)
+        if ray.is_initialized():  # a call would start a Ray of its own
+            remove_placement_group(self.placement_group)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from trainables.shared_out import shared_out
 from tune.core.metrics import MetricSet
 
 
@@ -176,11 +177,14 @@ def load(reference: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def estimated(entry: Entry, spec: Any, workers: int) -> Estimate:
-    """What one worker of a trial would need, by the kind's estimate. Raises UserError as that does."""
+def estimated(entry: Entry, spec: Any, workers: int, at_work: int | None = None) -> Estimate:
+    """What one worker of a trial would need, by the kind's estimate, while `at_work` of its `workers` are there (None: all). Raises
+    UserError as that does."""
     if entry.estimate is None:
         return Estimate()
-    found: Estimate = load(entry.estimate)(spec, workers) if entry.estimate_by_workers else load(entry.estimate)(spec)
+    at_work = workers if at_work is None else at_work
+    shared = shared_out(spec, workers, at_work)
+    found: Estimate = load(entry.estimate)(shared, at_work) if entry.estimate_by_workers else load(entry.estimate)(shared)
     return found
 
 

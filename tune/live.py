@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, Protocol, TextIO
 
-from tune.core.fold import StudyFold, TrialView
+from tune.core.fold import StudyFold
 from tune.core.journal import (
     BUDGET,
     ENDED_STATES,
@@ -30,6 +30,7 @@ from tune.core.journal import (
 )
 from tune.core.rules import Rules
 from tune.core.steer_events import SteerEvent, words
+from tune.core.trial_view import TrialView
 from tune.summary import clock, point_text
 
 _BARS = "▁▂▃▄▅▆▇█"

@@ -87,7 +87,7 @@ def placed(spec: StudySpec, address: str | None, foreground: bool, resumes: bool
             elastic = spec.cluster.elastic
             made.append(_Groups(shape, found.spans, orders.scratch, 0.0 if elastic is None else elastic.patience_s))
             at_once = search.rules.slots if grown is None else min(found.slots, search.rules.slots)
-            growth = None if grown is None else Growth(grown.idle_s)
+            growth = None if grown is None else Growth(grown.idle_s, None if elastic is None else elastic.patience_s)
             return RayTuneExecutor(search, at_once, made[-1], orders.order, orders.after_step, poll, growth)
 
         try:
@@ -132,7 +132,7 @@ def room_for(
     """The shape of a trial, its placement, and how many would fit at most. Raises UserError if none does within `wait_s`.
 
     A driver that was lost with its node is often back before the node is: it must not take that for a user's mistake. ask: for room for
-    one trial, while there is none, from an autoscaler that may have no node yet.
+    one trial, while there is none, from an autoscaler that may have no node yet. An elastic trial gets fewer workers after its patience.
     """
     from cluster.placement import place
 
@@ -141,8 +141,11 @@ def room_for(
         while True:
             nodes = look()
             shape = shape_of_trial(spec, nodes, gpus)
+            is_patient = clock() - begun < min(wait_s, 0.0 if spec.cluster.elastic is None else spec.cluster.elastic.patience_s)
+            needed = shape.of(shape.workers) if is_patient else shape
             try:
-                return shape, place(nodes, shape, spec.cluster.concurrency, spec.cluster.max_trials), place(nodes, shape, None).slots
+                found = place(nodes, needed, spec.cluster.concurrency, spec.cluster.max_trials)
+                return shape, found, place(nodes, needed, None).slots
             except UserError as error:
                 if clock() - begun >= wait_s:
                     raise
@@ -203,7 +206,10 @@ class _Groups:
     """The worker groups of this session, one a slot, and the room that it asks for; the port `tune.adapters.slots.Groups`."""
 
     def __init__(self, shape: TrialShape, spans: bool, scratch: Path, patience_s: float):
+        from cluster.elastic import Turn
+
         self._shape, self._spans, self._scratch, self._patience_s = shape, spans or shape.min_workers is not None, scratch, patience_s
+        self._turn = Turn()
         self._made: dict[int, Any] = {}
         self._leaving: list[threading.Thread] = []
 
@@ -212,7 +218,9 @@ class _Groups:
         from trainables.adapters.worker_group import WorkerGroup
 
         placement_group = None if room is None else room.placement_group
-        elastic = None if self._shape.min_workers is None else ElasticRoom(self._shape, self._patience_s, self._ask)
+        if slot in self._made:  # its host is gone; what is left of it goes too
+            self.release(slot)
+        elastic = None if self._shape.min_workers is None else ElasticRoom(self._shape, self._patience_s, self._ask, self._turn)
         group = WorkerGroup(self._shape, self._scratch, spans=self._spans, room=placement_group, elastic=elastic)
         self._made[slot] = group
         return group.host, group.name

@@ -171,7 +171,7 @@ def _estimate(spec: StudySpec, entry: Entry | None, point: Point, known: dict[st
     mark = full.model_dump_json()
     if mark not in known:
         try:
-            known[mark] = estimated(entry, full, spec.cluster.least_workers)
+            known[mark] = estimated(entry, full, spec.cluster.workers, spec.cluster.least_workers)
         except UserError as error:
             missing += error.problems
             known[mark] = Estimate()

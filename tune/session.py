@@ -223,7 +223,7 @@ def _judge_of_points(spec: StudySpec, entry: Any) -> Callable[[Point], dict[str,
     from trainables.catalog import estimated
 
     def broken(point: Point) -> dict[str, float]:
-        found = asdict(estimated(entry, spec.spec_at(point), spec.cluster.least_workers))
+        found = asdict(estimated(entry, spec.spec_at(point), spec.cluster.workers, spec.cluster.least_workers))
         known = {name: value for name, value in found.items() if name in judged and value is not None}
         return spec.goal.violations(known)
 

@@ -15,12 +15,13 @@ from typing import Any
 
 from tune.adapters.past_studies import read_warm_start
 from tune.core.errors import Problem, UserError
-from tune.core.fold import JournalWriter, StudyFold, TrialView
+from tune.core.fold import JournalWriter, StudyFold
 from tune.core.journal import Noted, StudyStarted
 from tune.core.rules import Assignment, Rules
 from tune.core.study import StudySpec
 from tune.core.table import Run, Table
 from tune.core.table_text import STEP, Line, Wanted, read_table
+from tune.core.trial_view import TrialView
 from tune.core.virtual import MemoryJournal, VirtualClock, VirtualSlots
 from tune.load import LoadedStudy
 from tune.session import make_search

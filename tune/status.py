@@ -11,10 +11,11 @@ from typing import Any
 from tune.adapters.journal_file import read_entries
 from tune.adapters.study_dir import is_running
 from tune.core.errors import Problem, UserError, did_you_mean
-from tune.core.fold import StudyFold, TrialView
+from tune.core.fold import StudyFold
 from tune.core.journal import ASKED, BUDGET, MOVED, Ended, SessionStarted, StopAsked, StudyEnded, decode
 from tune.core.steer import name_one_of
 from tune.core.steer_events import words
+from tune.core.trial_view import TrialView
 from tune.live import sparkline
 from tune.logs import followed, ranks_of, wanted_ranks, written
 from tune.summary import all_metrics, as_json, as_text, clock, point_text

@@ -7,9 +7,10 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from tune.core.fold import StudyFold, TrialView
+from tune.core.fold import StudyFold
 from tune.core.intervals import mean_interval
 from tune.core.journal import BUDGET, ENDED_STATES
+from tune.core.trial_view import TrialView
 
 
 def state_of(fold: StudyFold) -> str:

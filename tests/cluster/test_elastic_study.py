@@ -9,8 +9,9 @@ import pytest
 
 from tests.chaos.driving import Run
 from tests.chaos.nodes import Nodes
-from tune.core.fold import StudyFold, TrialView
+from tune.core.fold import StudyFold
 from tune.core.journal import GroupNoted, Reported
+from tune.core.trial_view import TrialView
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 EPOCHS = 24

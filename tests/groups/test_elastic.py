@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.elastic import ElasticRoom
+from cluster.elastic import ElasticRoom, Turn
 from cluster.placement import NodeFree, place
+from trainables.catalog import Entry, estimated
+from trainables.engine_spec import micro_batch_of
 from trainables.pieces import epoch_pieces
 from trainables.shared_out import shared_out
 from trainables.timm_cnn.spec import TimmCnnSpec
@@ -31,10 +34,12 @@ class Cluster:
     now_s: float = 0.0
     asked: list[int] = field(default_factory=list)
     held: int = 0
+    open: int = 0  # rooms that are asked for or held
 
     def ask(self, shape: TrialShape) -> Any:
         assert shape.min_workers is None, "room is asked for just so many"
         self.asked.append(shape.workers)
+        self.open += 1
         return Room(self, shape.workers)
 
     def pause(self, seconds: float) -> None:
@@ -58,10 +63,15 @@ class Room:
 
     def withdraw(self) -> None:
         self.cluster.held -= self.workers * self.has
+        self.cluster.open -= 1
+
+
+def elastic_in(cluster: Cluster, turn: Turn | None = None) -> ElasticRoom:
+    return ElasticRoom(FOUR, 10.0, cluster.ask, turn or Turn(), lambda: cluster.now_s, cluster.pause)
 
 
 def settle(cluster: Cluster, is_over: Any = lambda: False) -> Any:
-    return ElasticRoom(FOUR, 10.0, cluster.ask, lambda: cluster.now_s, cluster.pause).settle(is_over)
+    return elastic_in(cluster).settle(is_over)
 
 
 @pytest.mark.parametrize(("free", "workers"), [(9, 4), (4, 4), (3, 2), (2, 2), (1, 1)])
@@ -83,12 +93,86 @@ def test_without_room_for_the_least_it_waits_and_takes_what_comes_until_it_is_cl
     assert settle(Cluster(0), lambda: True) is None
 
 
-def test_beside_a_smaller_group_room_is_asked_for_that_makes_it_one_of_the_next_size() -> None:
-    cluster = Cluster(3, held=1)
-    elastic = ElasticRoom(FOUR, 10.0, cluster.ask, lambda: cluster.now_s, cluster.pause)
-    assert elastic.more(1).there()
-    assert not elastic.more(2).there()
-    assert cluster.asked == [1, 2]
+def test_room_that_was_asked_for_is_given_back_when_ray_does_not_answer() -> None:
+    class Dumb(Room):
+        def there(self) -> bool:
+            super().there()
+            raise OSError("no answer")
+
+    cluster = Cluster(4)
+    cluster.ask = lambda shape: Dumb(cluster, shape.workers)  # type: ignore[method-assign]
+    turn = Turn()
+    with pytest.raises(OSError, match="no answer"):
+        elastic_in(cluster, turn).settle(lambda: False)
+    assert cluster.held == 0
+    assert not turn.is_anothers(object())
+
+
+class Watched:
+    """A group of `workers` whose watch is run until the group is over, which it is `over_s` after it was told to leave, or at `end_s`."""
+
+    def __init__(self, cluster: Cluster, workers: int, elastic: ElasticRoom, end_s: float = 60.0, up_at_s: float = 0.0):
+        self.cluster, self.workers, self.elastic, self.end_s, self.up_at_s = cluster, workers, elastic, end_s, up_at_s
+        self.left_at_s: float | None = None
+        cluster.held += workers
+
+    def pause(self, seconds: float | None) -> bool:
+        self.cluster.now_s += self.end_s if seconds is None else seconds
+        return self.cluster.now_s >= self.end_s
+
+    def leave(self) -> bool:
+        if self.cluster.now_s >= self.up_at_s:
+            self.left_at_s = self.cluster.now_s
+        return self.left_at_s is not None
+
+    def watch(self) -> Watched:
+        self.elastic.watch(self.workers, self.pause, self.leave)
+        return self
+
+    def again(self) -> Any:
+        """Its workers have left; the next set."""
+        self.cluster.held -= self.workers
+        return self.elastic.settle(lambda: False)
+
+
+def test_a_smaller_group_leaves_for_the_next_size_when_there_is_room_and_its_workers_are_up_and_is_not_kept_waiting_then() -> None:
+    cluster = Cluster(3)
+    group = Watched(cluster, 1, elastic_in(cluster), up_at_s=20.0).watch()
+    assert set(cluster.asked) == {1}, "one more makes two, the next size of four"
+    assert group.left_at_s is not None and 20.0 <= group.left_at_s < 25.0
+    assert cluster.held == 1, "what was reserved is given back when the workers have left"
+    began_s = cluster.now_s
+    assert group.again() == (2, 2)
+    assert cluster.now_s - began_s < 3.0, "the patience of a start is not due"
+
+
+def test_without_room_it_stays_and_at_the_end_nothing_is_asked_for_any_more() -> None:
+    cluster = Cluster(1)
+    group = Watched(cluster, 1, elastic_in(cluster)).watch()
+    assert group.left_at_s is None and cluster.held == 1 and cluster.open == 0
+
+
+def test_one_that_gained_nothing_by_leaving_asks_again_after_a_rest_that_doubles() -> None:
+    cluster, rests = Cluster(2), []
+    elastic = elastic_in(cluster)
+    for _ in range(3):
+        began_s = cluster.now_s
+        group = Watched(cluster, 1, elastic, end_s=began_s + 200.0).watch()
+        assert group.left_at_s is not None
+        rests.append(group.left_at_s - began_s)
+        cluster.free = 1  # somebody else was quicker
+        assert group.again() == (1, 1)
+        cluster.held, cluster.free = 0, 2
+    assert rests[0] < 6.0 and rests[1] >= 20.0 and rests[2] >= 40.0
+
+
+def test_while_one_group_leaves_for_more_another_asks_for_nothing() -> None:
+    cluster, turn, other = Cluster(4), Turn(), object()
+    assert turn.take(other)
+    group = Watched(cluster, 2, elastic_in(cluster, turn)).watch()
+    assert (cluster.asked, group.left_at_s) == ([], None)
+    turn.give_back(other)
+    assert Watched(cluster, 0, group.elastic, end_s=cluster.now_s + 60.0).watch().left_at_s is not None
 
 
 def test_a_cluster_too_small_for_all_workers_holds_one_group_of_fewer() -> None:
@@ -99,7 +183,9 @@ def test_a_cluster_too_small_for_all_workers_holds_one_group_of_fewer() -> None:
 
 
 def test_a_cluster_too_small_for_the_fewest_is_refused_by_those() -> None:
-    with pytest.raises(UserError, match=r"a trial needs 2 CPU \(2 workers x 1 CPU\), the cluster has 1: 1 short"):
+    with pytest.raises(
+        UserError, match=r"a trial needs 2 CPU \(2 workers x 1 CPU\), the cluster has 1: 1 short\n.*cluster.elastic.min_workers"
+    ):
         place([NodeFree("a", 1)], TrialShape(4, 1, min_workers=2), None)
 
 
@@ -156,6 +242,19 @@ def test_fewer_workers_compute_the_same_pieces_of_the_same_batches(at_work: int,
         return [sorted(sorted(piece.rows.tolist()) for share in batch for piece in share) for batch in batches]
 
     assert pieces(at_work) == pieces(4)
+
+
+def test_memory_is_estimated_for_the_fewest_workers_with_the_pieces_that_they_then_do() -> None:
+    entry = Entry("", "", "", "", estimate="tests.groups.test_elastic:pieces_of", estimate_by_workers=True)
+    for engine in ({}, {"micro_batch": 4}, {"micro_batch": 2, "accumulation": 2}, {"accumulation": 2}):
+        spec = TimmCnnSpec.model_validate({"batch": 32, "engine": engine})
+        rows, at_work = (estimated(entry, spec, 8, least).message for least in (8, 2)), (8, 2)
+        assert list(rows) == [f"{micro_batch_of(32, 8, spec.engine)} rows at once on {n}" for n in at_work]
+
+
+def pieces_of(spec: TimmCnnSpec, workers: int) -> Any:
+    """An estimate that tells what it was asked."""
+    return SimpleNamespace(message=f"{micro_batch_of(spec.batch, workers, spec.engine)} rows at once on {workers}")
 
 
 def test_what_has_no_engine_is_left_as_it_is() -> None:

@@ -424,3 +424,20 @@ def test_workers_between_trials_leave_at_once_for_more_and_a_stopped_trial_ends_
         assert await asked == ("decision", "stop")
 
     play(story)
+
+
+def test_that_other_workers_are_up_is_heard_after_the_end_of_the_trial_of_those_before(tmp_path: Path):
+    async def story() -> None:
+        group = await Group(tmp_path, 1, GroupLimits(silence_s=30.0), seen=False).up()
+        await group.taken()
+        assert (await group.host.next("t0000", 1))[1] == "started"  # type: ignore[index]
+        await group.host.ended(1, "worker_lost", "its node died")
+        assert (await group.host.next("t0000", 1))[1] == "lost"  # type: ignore[index]
+        await group.up(2)
+        assert await group.host.next("t0000", 0.01) is None, "the trial's first workers may live"
+        group.now = 1000.0
+        assert (await group.message())[:2] == ("retry", "worker_lost")
+        await group.host.run(group.order("t0001"))
+        assert (await group.host.next("t0001", 1))[:2] == ("note", "started")  # type: ignore[index]
+
+    play(story)

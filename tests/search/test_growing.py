@@ -23,14 +23,17 @@ UP = {"seconds": 1.0, "pids": [1], "node": "n"}
 class Growing:
     """A study with room for one group at first, which is up. A call of `later` is a look at the groups after so many seconds."""
 
-    def __init__(self, trials: int = 8, max_trials: int = 3, idle_s: float = 60.0, **rules: Any):
+    def __init__(
+        self, trials: int = 8, max_trials: int = 3, idle_s: float = 60.0, patience_s: float | None = None, up: bool = True, **rules: Any
+    ):
         self.store, self.groups, self.time_s, self._keys = MemoryStore(), FakeGroups(), 0.0, 0
         self.search = make_search(self.store, rules_of(seed=1, slots=max_trials, trials=trials, **rules), asha=False)
         self.search.begin(None, "fake", slots=1)
-        growth = Growth(idle_s, clock=lambda: self.time_s, when_up=fake_when_up)
+        growth = Growth(idle_s, patience_s, clock=lambda: self.time_s, when_up=fake_when_up)
         self.executor = RayTuneExecutor(self.search, 1, self.groups, lambda a: a, lambda trial: None, growth=growth)
         self.executor.slots.begin()
-        self.nodes_come()
+        if up:
+            self.nodes_come()
 
     def later(self, seconds: float = 1.0) -> None:
         self.time_s += seconds
@@ -229,3 +232,22 @@ def test_a_group_that_cannot_come_back_ends_no_study_that_has_others() -> None:
     growing.end("k0")
     assert growing.begin() == ["host 0"]
     assert growing.search.fold.trials["t0001"].attempt == 2, "it goes on where there is a group"
+
+
+def test_an_elastic_group_begins_with_fewer_workers_where_no_whole_one_has_room_for_long() -> None:
+    growing = Growing(patience_s=10.0, up=False)
+    growing.later(9.0)
+    assert growing.groups.made == []
+    growing.later(1.0)
+    assert (growing.groups.made, growing.groups.in_room, growing.groups.rooms[0].withdrawn) == ([0], [], True)
+    growing.later(30.0)
+    assert growing.groups.made == [0], "it looks itself; the others are whole ones"
+    growing.groups.hosts[0].facts = UP
+    growing.later()
+    assert growing.begin() == ["host 0"]
+
+
+def test_a_group_that_needs_all_its_workers_waits_for_their_room() -> None:
+    growing = Growing(up=False)
+    growing.later(1000.0)
+    assert growing.groups.made == []

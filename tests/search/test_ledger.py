@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tests.search.fakes import METRIC, MemoryStore, entries, make_search, rules_of
 from tune.core.cost import Budget
 from tune.core.journal import GroupNoted
@@ -172,3 +174,40 @@ def test_a_trial_of_a_smaller_group_is_charged_for_the_workers_that_it_has() -> 
     views = [search.fold.trials[trial] for trial in (whole, half)]
     assert views[0].gpu_seconds == round(views[0].ran_s * 4, 3) > 0
     assert views[1].gpu_seconds == views[1].cpu_seconds == round(views[1].ran_s * 2, 3) > 0
+
+
+def test_what_a_cut_off_attempt_of_a_smaller_group_held_is_charged_by_its_share_after_a_resume() -> None:
+    store = MemoryStore()
+    rules = rules_of(seed=1, slots=1, trials=5, cpus=4.0, gpus=4.0)
+    search = make_search(store, rules, asha=False)
+    search.begin(None, "fake")
+    found = search.next()
+    assert isinstance(found, Assignment)
+    search.started(found.trial, 0)
+    search.note(GroupNoted(0, "started", "", 1.0, 0.5))
+    search.report(found.trial, 0, {METRIC: 0.5})
+    again = make_search(store, rules, asha=False)
+    again.replay(entries(store))
+    again.begin(None, "fake")
+    view = again.fold.trials[found.trial]
+    assert view.gpu_seconds == round(view.ran_s * 2, 3) > 0
+
+
+def test_a_trial_that_waits_for_workers_to_have_room_again_holds_nothing_until_they_begin() -> None:
+    store = MemoryStore()
+    search = make_search(store, rules_of(seed=1, slots=1, trials=5, cpus=1.0), asha=False)
+    search.begin(None, "fake")
+    found = search.next()
+    assert isinstance(found, Assignment)
+    search.started(found.trial, 0)
+    search.note(GroupNoted(0, "lost", "worker_lost"))
+    search.retry(found.trial, "worker_lost", "its node died")
+    charged_s = search.fold.trials[found.trial].ran_s
+    assert search.next() == replace(found, attempt=2)
+    search.started(found.trial, 0)
+    for _ in range(100):  # each look at the clock is a second
+        search.journal.now()
+    assert search.fold.trials[found.trial].attempt_at is None
+    search.note(GroupNoted(0, "started", "", 2.0))
+    search.finish(found.trial, {METRIC: 0.5}, {})
+    assert 2.0 <= search.fold.trials[found.trial].ran_s - charged_s < 10.0

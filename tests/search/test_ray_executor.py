@@ -48,6 +48,7 @@ def test_leaving_a_drained_node_is_no_retry_however_often_it_happens_and_no_lost
     assert (view.state, view.retries, view.moves, view.attempt) == ("waiting", 0, 5, 5)
     for i, state in enumerate(["waiting", "waiting", "failed"]):
         executor.suggest(f"l{i}")
+        executor.handle(f"l{i}", ("note", "lost", "worker_lost: SIGKILL", 0.0, 1.0))
         executor.handle(f"l{i}", ("retry", "worker_lost", "SIGKILL"))
         assert executor._search.fold.trials["t0000"].state == state
     noted = [e.event.what for e in entries(store) if isinstance(e.event, GroupNoted)]

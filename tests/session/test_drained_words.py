@@ -42,19 +42,19 @@ def test_lines_of_a_run_say_that_a_group_leaves_its_node_and_that_the_trial_goes
         fold.apply(entry)
         view.on_entry(entry)
     assert f"worker group 0 leaves its node, a trial on it at its next report: {WHY}" in said.getvalue()
-    assert f"t0000 left its node after attempt 1; it will go on elsewhere from its checkpoint. {WHY}" in said.getvalue()
+    assert f"t0000 left its workers after attempt 1; it will go on with others from its checkpoint. {WHY}" in said.getvalue()
 
 
 def test_status_says_why_a_trial_waits_and_how_many_attempts_moved(tmp_path: Path) -> None:
     text, _ = read_status(write(tmp_path / "a", events(ends=False), files=False))
-    assert f"(left its node: {WHY})" in text
+    assert f"(left its workers: {WHY})" in text
     text, _ = read_status(write(tmp_path / "b", events(ends=True), files=False))
-    assert "  moved      1 attempt(s) left a node that was drained; their trials go on from there" in text and WHY not in text
+    assert "  moved      1 attempt(s) left a drained node, or fewer workers; their trials go on from there" in text and WHY not in text
 
 
 def test_the_report_counts_it_among_no_failures(tmp_path: Path) -> None:
     section = failures(read_facts(write(tmp_path / "a", events(ends=True), files=False)))
     assert section.text == (
-        "1 attempt left a node that was drained, at a report, and went on elsewhere; that is no failure.",
+        "1 attempt went on with other workers: a node was drained, or there was room for more. That is no failure.",
         "No trial failed.",
     )

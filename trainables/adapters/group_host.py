@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from trainables.adapters.attempt import end_of, trouble_with
 from trainables.adapters.bell import Bell
-from trainables.adapters.draining import Draining, said_of
+from trainables.adapters.draining import Draining, no_node_is_drained, said_of
 from trainables.adapters.generation import Generation, Kill, Worker
 from trainables.adapters.group_lease import LEAVE, Answer, Lease, Meeting
 from trainables.adapters.machine import over_workers
@@ -29,10 +29,6 @@ from tune.core.ports import Decision
 from tune.core.shape import TrialShape
 
 _FINAL = ("done", "failed", "retry", "stop")
-
-
-async def _no_node_is_drained() -> Draining:
-    return {}
 
 
 class Host:
@@ -46,7 +42,7 @@ class Host:
         shape: TrialShape,
         limits: GroupLimits,
         kill: Kill,
-        draining: Callable[[], Awaitable[Draining]] = _no_node_is_drained,
+        draining: Callable[[], Awaitable[Draining]] = no_node_is_drained,
         clock: Callable[[], float] = time.monotonic,
     ):
         self._shape, self._limits, self._kill, self._draining, self._clock = shape, limits, kill, draining, clock
@@ -96,9 +92,13 @@ class Host:
         lease = self._mail.get(trial)
         if lease is None:
             return "retry", "lease_unknown", f"no lease of {trial} on this group"
-        if not await self._bell.until(lambda: bool(lease.messages or self._notes), timeout_s):
+
+        def note_is_due() -> bool:  # that other workers are up is heard after the end of a trial that was not theirs
+            return bool(self._notes) and not (self._notes[0][1] == "started" and lease.taken_by not in (None, self._generation))
+
+        if not await self._bell.until(lambda: bool(lease.messages) or note_is_due(), timeout_s):
             return None
-        if self._notes:
+        if note_is_due():
             return self._notes.popleft()
         message = lease.messages.popleft()
         if message[0] in _FINAL and self._mail.get(trial) is lease:

@@ -35,7 +35,7 @@ from tune.core.errors import StopStudy
 from tune.core.shape import TrialShape
 
 _MAX_STARTS_IN_A_ROW = 3  # that came to nothing
-_LOOK_EVERY_S = 1.0  # whether room for more workers is there
+_LOOK_AGAIN_S = 5.0  # for room for more workers, after Ray's control plane did not answer
 _TRAIN_SETTINGS = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",  # how soon a dead worker is noticed
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # one process less a group: the host looks itself
@@ -52,15 +52,9 @@ class Elastic(Protocol):
 
     def settle(self, is_over: Callable[[], bool]) -> tuple[int, PlacementGroup] | None: ...
 
-    def more(self, workers: int) -> Room: ...
+    def watch(self, workers: int, pause: Callable[[float | None], bool], leave: Callable[[], bool]) -> None: ...
 
-
-class Room(Protocol):
-    """Room that is asked for; see `cluster.room`."""
-
-    def there(self) -> bool: ...
-
-    def withdraw(self) -> None: ...
+    def close(self) -> None: ...
 
 
 class WorkerGroup:
@@ -148,6 +142,8 @@ class WorkerGroup:
             if not is_told and ray.is_initialized():
                 self.host.give_up.remote("the group's supervisor ended by an error of its own, which the driver's output has")
             _release([self._room])
+            if self._elastic is not None:
+                self._elastic.close()
             shutil.rmtree(self._scratch, ignore_errors=True)
             if self._closing.is_set():
                 self._kill_host()
@@ -164,18 +160,24 @@ class WorkerGroup:
 
     @contextlib.contextmanager
     def _watch_for_room(self, generation: int, size: int) -> Iterator[None]:
-        """While the body runs, ask for room for workers that the group is short of, and have it leave for them when that is there."""
-        if self._elastic is None or size == self.shape.workers:
+        """While the body runs, have the group leave for more workers, if it is short of some, when there is room for them."""
+        elastic, over = self._elastic, threading.Event()
+        if elastic is None or size == self.shape.workers:
             yield
             return
-        more, over = self._elastic.more(size), threading.Event()
+        why = f"there is room for more than {size} of {self.shape.workers} workers"
+
+        def leave() -> bool:
+            return bool(ray.get(self.host.regroup.remote(generation, why)))
 
         def watch() -> None:
-            why = f"there is room for more than {size} of {self.shape.workers} workers"
-            with contextlib.suppress(ray.exceptions.RayError):  # the host is gone, and with it the group
-                while not over.wait(_LOOK_EVERY_S):
-                    if ray.is_initialized() and more.there() and ray.get(self.host.regroup.remote(generation, why)):
-                        return
+            while not over.is_set():
+                try:
+                    elastic.watch(size, over.wait, leave)
+                except ray.exceptions.RayActorError:  # the host is gone, and with it the group
+                    return
+                except ray.exceptions.RayError:  # the control plane is away for a moment
+                    over.wait(_LOOK_AGAIN_S)
 
         watching = threading.Thread(target=watch, name=f"{self.name}-room", daemon=True)
         watching.start()
@@ -184,8 +186,6 @@ class WorkerGroup:
         finally:
             over.set()
             watching.join()
-            if ray.is_initialized():
-                more.withdraw()
 
     def _train(self, generation: int, size: int) -> tuple[str | None, str]:
         """One set of workers, from start to end. (None, "") if they left because they were told to."""

@@ -10,8 +10,9 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from tune.core.fold import StudyFold, TrialView
+from tune.core.fold import StudyFold
 from tune.core.journal import ASKED, Ended, Entry
+from tune.core.trial_view import TrialView
 
 KEEP_WEIGHTS_OF = 3  # best complete trials whose weights stay; refits and clones keep theirs
 

@@ -26,7 +26,7 @@ from ray.tune.search import Searcher
 
 from tune.adapters.slots import Groups, Growth, Slots
 from tune.core.errors import FailTrial, StopStudy
-from tune.core.journal import MOVED, GroupNoted
+from tune.core.journal import GroupNoted
 from tune.core.rules import Assignment
 from tune.core.search import Search
 
@@ -202,7 +202,7 @@ class RayTuneExecutor:
                 self._search.fail(trial, reason, detail)
                 self._give_back(key)
             case ("retry", reason, detail):
-                if reason not in MOVED:  # of those the group has told when it learnt of it
+                if reason == "group_lost":  # of anything else the group has told, if its workers went
                     self._search.note(GroupNoted(lease.slot, "lost", f"{reason}: {detail}"))
                 self._search.retry(trial, reason, detail)
                 if reason == "group_lost":

@@ -60,9 +60,11 @@ def when_up(host: Any) -> Callable[[], Mapping[str, Any] | None]:
 
 @dataclass(frozen=True)
 class Growth:
-    """A session that may have more groups than fit when it begins. idle_s: without a trial, after which a group is let go."""
+    """A session that may have more groups than fit when it begins. idle_s: without a trial, after which a group is let go. patience_s:
+    without room for any group, after which one may begin with fewer workers; None: it needs all of them."""
 
     idle_s: float
+    patience_s: float | None = None
     clock: Callable[[], float] = time.monotonic
     when_up: Callable[[Any], Callable[[], Mapping[str, Any] | None]] = when_up
 
@@ -79,7 +81,7 @@ class Slots:
         self._grown: set[int] = set()  # of the starting ones those that are new
         self._of_the_start: set[int] = set()  # that are not up yet: the journal counts them already
         self._fruitless, self._last_failure = 0, ""
-        self._look_at = float("-inf")
+        self._look_at = self._none_since = float("-inf")
 
     @property
     def grows(self) -> bool:
@@ -99,6 +101,7 @@ class Slots:
                 self._hosts[slot] = self._groups.make(slot, None)
                 self._free[slot] = self._now()
         self._of_the_start = set(self._asked)
+        self._none_since = self._now()
 
     def host(self, slot: int) -> tuple[Any, str]:
         """The host actor of the slot's group, and its name."""
@@ -192,11 +195,22 @@ class Slots:
         assert self._growth is not None
         for slot, room in list(self._asked.items()):
             if room.there():
-                del self._asked[slot]
-                self._hosts[slot] = self._groups.make(slot, room)
-                self._starting[slot] = self._growth.when_up(self._hosts[slot][0])
-                self._grown |= {slot} - self._of_the_start
-                self._of_the_start.discard(slot)
+                self._start(slot, room)
+        if self._hosts or not self._asked:
+            self._none_since = self._now()
+        elif self._growth.patience_s is not None and self._now() - self._none_since >= self._growth.patience_s:
+            slot, room = next(iter(self._asked.items()))
+            room.withdraw()
+            self._start(slot, None)
+
+    def _start(self, slot: int, room: Room | None) -> None:
+        """Make the group of an asked room; without its room it looks itself for as much as there is."""
+        assert self._growth is not None
+        del self._asked[slot]
+        self._hosts[slot] = self._groups.make(slot, room)
+        self._starting[slot] = self._growth.when_up(self._hosts[slot][0])
+        self._grown |= {slot} - self._of_the_start
+        self._of_the_start.discard(slot)
 
     def _ask(self, want: int) -> None:
         for _ in range(want - len(self._hosts) - len(self._asked)):

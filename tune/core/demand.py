@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from tune.core.fold import StudyFold, TrialView
+from tune.core.fold import StudyFold
 from tune.core.rules import Rules, finalist_name
+from tune.core.trial_view import TrialView
 
 
 def demand(rules: Rules, fold: StudyFold, active: Collection[str], exhausted: bool, finalists: Sequence[TrialView] | None) -> int:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from statistics import fmean
-from typing import Any, Literal
+from typing import Any
 
 from tune.core.errors import Problem, UserError
 from tune.core.goal import Goal
@@ -43,65 +43,9 @@ from tune.core.journal import (
     told_by,
 )
 from tune.core.permits import PermitBook
-from tune.core.ports import Clock, JournalStore, Point, TrialState, Values
+from tune.core.ports import Clock, JournalStore
 from tune.core.steer_events import Held, LimitsSet, Pinned, SteerEvent, Wanted
-
-
-@dataclass(frozen=True)
-class TrialView:
-    """A trial as the journal tells it. `curve` is ((step, metrics), ...) in order of first report of each step."""
-
-    trial: str
-    number: int
-    role: Role
-    point: Point
-    of: str = ""
-    state: Literal["waiting", "running", "paused"] | TrialState = "waiting"
-    attempt: int = 0  # times it was started, resumes included
-    retries: int = 0  # times it was started again because something hit it
-    moves: int = 0  # and because it was told to go on with other workers
-    slot: int | None = None
-    curve: tuple[tuple[int, Mapping[str, float]], ...] = ()
-    values: Values = ()
-    violations: Mapping[str, float] = field(default_factory=dict)
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    files: Mapping[str, str] = field(default_factory=dict)
-    reason: str = ""
-    detail: str = ""
-    stop_asked: bool = False
-    pinned: bool = False  # the scheduler can neither stop nor pause it
-    decided_stop: str = ""
-    suggested_at: float = 0.0
-    started_at: float | None = None
-    attempt_at: float | None = None  # since when an attempt runs that is not charged yet
-    ended_at: float | None = None
-    ran_s: float = 0.0  # on a slot, in all attempts that are over
-    cpu_seconds: float = 0.0
-    gpu_seconds: float = 0.0
-    usd: float = 0.0
-    reserved: Mapping[str, float] = field(default_factory=dict)  # what -> dollars held for it
-    bills: Mapping[str, float] = field(default_factory=dict)  # named bill -> dollars charged of it
-    waiting: str = ""  # for what, and why, since it asked last
-    waiting_until: float = 0.0  # unix seconds at which it looks again
-    told: Mapping[str, str] = field(default_factory=dict)  # names of what it holds elsewhere, such as ids of hosted jobs
-
-    @property
-    def ended(self) -> bool:
-        return self.state in ENDED_STATES
-
-    @property
-    def value(self) -> float | None:
-        """The first objective."""
-        return self.values[0] if self.values else None
-
-    @property
-    def in_the_running(self) -> bool:
-        """Complete, with its objectives, within all limits: it can win."""
-        return self.state == "complete" and bool(self.values) and not self.violations
-
-    @property
-    def last_step(self) -> int | None:
-        return self.curve[-1][0] if self.curve else None
+from tune.core.trial_view import TrialView
 
 
 class StudyFold:
@@ -116,7 +60,8 @@ class StudyFold:
         self.sessions = 0
         self.slots = 0  # most groups at once in the last session
         self.groups = 0  # worker groups that may have a trial now
-        self.shares: dict[int, float] = {}  # slot -> of its group's workers those that are at work, if that is known
+        self.shares: dict[int, float] = {}  # slot -> of its group's workers those that started last
+        self.down: set[int] = set()  # slots whose workers left or were lost; others are on their way
         self.asked: set[int] = set()  # slots of groups that are asked for and not up
         self.placement = ""
         self.trials: dict[str, TrialView] = {}
@@ -223,14 +168,16 @@ class StudyFold:
                 self.goal = self.goal or _goal(event, entry.seq)
             case SessionStarted():
                 self.sessions, self.slots, self.placement = event.session, event.slots, event.placement
-                self.groups, self.asked, self.shares, self.stop_asked, self.ended = event.slots, set(), {}, False, None
+                self.groups, self.asked, self.stop_asked, self.ended = event.slots, set(), False, None
+                self.shares, self.down = {}, set()
             case Suggested():
                 self._add(TrialView(event.trial, event.number, event.role, dict(event.point), event.of, suggested_at=t))
                 self.untried.pop(event.request, None)
             case Started():
                 old = self.trials[event.trial]
-                changes = {"attempt": event.attempt, "slot": event.slot, "started_at": old.started_at or t, "attempt_at": t, "waiting": ""}
-                self._put(old, state="running", **changes)
+                changes = {"attempt": event.attempt, "slot": event.slot, "started_at": old.started_at or t, "waiting": ""}
+                holds_since = None if event.slot in self.down else t
+                self._put(old, state="running", **changes, attempt_at=holds_since, share=self.shares.get(event.slot, 1.0))
             case Reported():
                 old = self.trials[event.trial]
                 state = "paused" if event.pause else old.state
@@ -266,16 +213,22 @@ class StudyFold:
             case StudyEnded():
                 self.ended = event
             case GroupNoted():
-                self._group(event)
+                self._group(event, t)
             case SamplerState() | WarmStarted():
                 pass
 
-    def _group(self, event: GroupNoted) -> None:
+    def _group(self, event: GroupNoted, t: float) -> None:
         self.groups += {"grown": 1, "released": -1}.get(event.what, 0)
         self.slots = max(self.slots, self.groups)
         match event.what:
             case "started":
                 self.shares[event.slot] = event.share
+                self.down.discard(event.slot)
+                for view in [self.trials[trial] for trial in self.running]:
+                    if view.slot == event.slot and view.state == "running":  # it waited for them
+                        self._put(view, share=event.share, attempt_at=max(view.attempt_at or 0.0, t - event.seconds))
+            case "lost" | "recycled" | "preempted" | "resized":
+                self.down.add(event.slot)
             case "asked":
                 self.asked.add(event.slot)
             case "grown" | "withdrawn":

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from tune.core.cost import Used, exceeded
-from tune.core.fold import JournalWriter, TrialView
+from tune.core.fold import JournalWriter
 from tune.core.journal import TOLD, Charged, Granted, Noted, Reserved, Returned, Waiting
 from tune.core.permits import Wait
 from tune.core.ports import Answer, Await, Question, Reserve, ReserveAll, Return, Spend, Tell, Use
 from tune.core.rules import Rules
+from tune.core.trial_view import TrialView
 
 LOOK_AGAIN_S = 30.0  # after money that others hold, and may give back
 
@@ -86,13 +87,9 @@ class Ledger:
         if view.attempt_at is None:
             return
         seconds = max(0.0, (self._journal.now() if until is None else until) - view.attempt_at)
-        held_s = seconds * self._share(view)
+        held_s = seconds * view.share
         cpu_seconds, gpu_seconds = round(held_s * self._rules.cpus, 3), round(held_s * self._rules.gpus, 3)
         self._journal.write(Charged(view.trial, cpu_seconds, gpu_seconds, 0.0, seconds=round(seconds, 3)))
-
-    def _share(self, view: TrialView) -> float:
-        """Of all its workers those that the trial has."""
-        return 1.0 if view.slot is None else self._journal.fold.shares.get(view.slot, 1.0)
 
     def limit_reached(self, running: Iterable[str]) -> str:
         """The limit of time or money that is used up, with what `running` trials have used and not been charged for; or nothing."""
@@ -100,7 +97,7 @@ class Ledger:
         held_s = 0.0
         if self._rules.budget.gpu_hours is not None:  # else nobody asks, and this is looked at twice a report
             views = [fold.trials[trial] for trial in running]
-            held_s = sum(max(0.0, now - view.attempt_at) * self._share(view) for view in views if view.attempt_at is not None)
+            held_s = sum(max(0.0, now - view.attempt_at) * view.share for view in views if view.attempt_at is not None)
         used = Used(
             wall_s=fold.active_seconds + max(0.0, now - fold.last_t),
             gpu_seconds=fold.gpu_seconds + held_s * self._rules.gpus,

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tune.core.errors import FailTrial, Problem, UserError
-from tune.core.fold import JournalWriter, TrialView
+from tune.core.fold import JournalWriter
 from tune.core.goal import Goal
 from tune.core.journal import Ended, Event, Promoted, Reported, SamplerState, Suggested, WarmStarted
 from tune.core.ports import GO_ON, PastTrial, Point, Sampler, Scheduler, Values, Verdict
 from tune.core.steer_events import Wanted
+from tune.core.trial_view import TrialView
 
 SAMPLER_STATE_EVERY = 64  # suggestions between two records of the sampler's random state
 

@@ -12,7 +12,7 @@ from typing import Literal
 
 from tune.core.demand import demand
 from tune.core.errors import Problem, UserError
-from tune.core.fold import JournalWriter, StudyFold, TrialView
+from tune.core.fold import JournalWriter, StudyFold
 from tune.core.journal import (
     ASKED,
     BUDGET,
@@ -39,6 +39,7 @@ from tune.core.ports import GO_ON, Answer, Decision, Point, Question, Sampler, S
 from tune.core.proposer import Proposer
 from tune.core.rules import Assignment, Rules, finalist_name, trial_seed
 from tune.core.steer_events import LimitsSet, SteerEvent, Wanted
+from tune.core.trial_view import TrialView
 
 MAX_INFEASIBLE_IN_A_ROW = 200
 TOO_LARGE = ("out_of_memory",)  # failures that tell the sampler of a broken limit, not of a fault

@@ -11,12 +11,13 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Protocol
 
 from tune.core.errors import Problem, UserError, did_you_mean
-from tune.core.fold import StudyFold, TrialView
+from tune.core.fold import StudyFold
 from tune.core.ports import Point
 from tune.core.search import Search
 from tune.core.space import Space
 from tune.core.steer_events import Held, LimitsSet, Pinned, Wanted
 from tune.core.steer_requests import Add, Clone, Hold, Pin, Request, SetLimits, Stop
+from tune.core.trial_view import TrialView
 
 _AGAIN = "it is done already"
 _FLAGS = {"trials": "--trials", "wall_hours": "--hours", "gpu_hours": "--gpu-hours", "usd": "--usd", "concurrency": "--concurrency"}

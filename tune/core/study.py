@@ -82,7 +82,7 @@ class ElasticPart(Part):
         default=10.0,
         ge=1,
         le=3600,
-        description="Seconds without room for all workers, after which fewer begin; and of room, after which all do.",
+        description="Seconds without room for all workers, after which fewer begin.",
     )
 
 

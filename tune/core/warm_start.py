@@ -10,11 +10,12 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tune.core.fold import StudyFold, TrialView
+from tune.core.fold import StudyFold
 from tune.core.goal import Goal
 from tune.core.journal import INFEASIBLE
 from tune.core.ports import PastTrial, Point
 from tune.core.space import Space, misfit
+from tune.core.trial_view import TrialView
 
 MEMORY = "memory"  # the limit that a trial breaks which ran out of memory
 

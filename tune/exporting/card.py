@@ -11,8 +11,9 @@ from typing import Any
 
 from trainables.catalog import metrics_of
 from tune.core.exports import Exported
-from tune.core.fold import StudyFold, TrialView
+from tune.core.fold import StudyFold
 from tune.core.intervals import mean_interval
+from tune.core.trial_view import TrialView
 from tune.summary import all_metrics
 
 CARD = "README.md"

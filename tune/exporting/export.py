@@ -14,8 +14,9 @@ from trainables.catalog import CATALOG, load
 from tune import __version__
 from tune.core.errors import Problem, UserError, did_you_mean
 from tune.core.exports import Exported, ExportOrder
-from tune.core.fold import StudyFold, TrialView
+from tune.core.fold import StudyFold
 from tune.core.rules import trial_seed
+from tune.core.trial_view import TrialView
 from tune.exporting import manifest
 from tune.exporting.card import CARD, card
 from tune.exporting.place import appearing, check_free

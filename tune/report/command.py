@@ -11,9 +11,9 @@ from trainables.catalog import CATALOG, metrics_of
 from tune.adapters.journal_file import read_lines
 from tune.adapters.study_dir import is_running
 from tune.core.errors import Problem, UserError
-from tune.core.fold import TrialView
 from tune.core.journal import decode_all
 from tune.core.metrics import MetricSet
+from tune.core.trial_view import TrialView
 from tune.report.compare import Comparison, compare
 from tune.report.compare_page import comparison_page
 from tune.report.document import Document

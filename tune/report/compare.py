@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from tune.core.errors import Problem, UserError, did_you_mean
-from tune.core.fold import TrialView
 from tune.core.metrics import Mode
+from tune.core.trial_view import TrialView
 from tune.report import intervals
 from tune.report.facts import PREDICTIONS, Facts
 from tune.report.front import Box

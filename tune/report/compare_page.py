@@ -6,7 +6,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from tune.core.fold import TrialView
+from tune.core.trial_view import TrialView
 from tune.report import intervals
 from tune.report.compare import Comparison, best_so_far, hypervolumes
 from tune.report.document import Card, Document, Figure, Section, Table

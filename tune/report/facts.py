@@ -12,13 +12,14 @@ from functools import cached_property
 from typing import Any
 
 from tune.core.errors import Problem, UserError
-from tune.core.fold import StudyFold, TrialView
+from tune.core.fold import StudyFold
 from tune.core.goal import Goal
 from tune.core.journal import Entry
 from tune.core.metrics import Metric, MetricSet
 from tune.core.rules import trial_seed
 from tune.core.space import Space
 from tune.core.space_text import parse_space
+from tune.core.trial_view import TrialView
 from tune.report import intervals, predictions
 from tune.report.predictions import Predictions
 from tune.report.timeline import Timeline, timeline

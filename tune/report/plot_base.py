@@ -12,8 +12,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from tune.core.fold import TrialView
 from tune.core.space import Choice, Place
+from tune.core.trial_view import TrialView
 from tune.report.wording import number, setting
 
 BLUE, ORANGE, GREEN, RED, PURPLE, TEAL, PINK = "#3a7bd5", "#e07b1f", "#2a9d63", "#d64545", "#8b63d6", "#1d9aa8", "#cf5a9d"

@@ -7,8 +7,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from tune.core.fold import TrialView
 from tune.core.space import Choice, Place
+from tune.core.trial_view import TrialView
 from tune.report.document import Figure
 from tune.report.facts import Facts, Measured
 from tune.report.plot_base import BLUE, GREY, HOVER, ORANGE, about, in_unit, plain, plot, short

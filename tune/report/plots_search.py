@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from tune.core.fold import TrialView
 from tune.core.metrics import better
 from tune.core.space import Choice, Place
+from tune.core.trial_view import TrialView
 from tune.report.document import Figure
 from tune.report.facts import Facts, Measured
 from tune.report.importance import Importances

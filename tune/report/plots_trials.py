@@ -8,9 +8,9 @@ from typing import Any
 import plotly.graph_objects as go
 from pydantic import TypeAdapter, ValidationError
 
-from tune.core.fold import TrialView
 from tune.core.promotion import ladders
 from tune.core.scheduler_spec import AshaScheduler, HyperbandScheduler, Scheduler
+from tune.core.trial_view import TrialView
 from tune.report.document import Figure
 from tune.report.facts import Confusion, Facts
 from tune.report.plot_base import BLUE, GREY, HOVER, PURPLE, SAND, SERIES, STATES, plain, plot

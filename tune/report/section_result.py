@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-from tune.core.fold import TrialView
 from tune.core.space import Choice, Leaf
+from tune.core.trial_view import TrialView
 from tune.report.document import Section, Table
 from tune.report.facts import Facts
 from tune.report.wording import count, number, p_value, setting, titled

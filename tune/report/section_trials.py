@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tune.core.fold import TrialView
 from tune.core.journal import BUDGET, INFEASIBLE
+from tune.core.trial_view import TrialView
 from tune.report import plots_trials
 from tune.report.document import Section, Table
 from tune.report.facts import Facts
