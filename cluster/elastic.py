@@ -1,6 +1,7 @@
 """How many workers an elastic group begins with, and when it gets more.
 
-It begins with all of them if their room comes soon, else with as many as have room then. Room is what Ray has reserved: two groups never
+It begins with all of them if their room comes soon, else with as many as have room then; where not even the fewest have, it waits for
+those, and looks again from the top. Room is what Ray has reserved: two groups never
 count on the same. While a group has fewer, room that makes it one of the next size stays asked for, so that an autoscaler sees what is
 missing. A group that leaves its workers for more gives their room back for a moment; so only one group of a session does so at a time,
 the others ask for nothing meanwhile, and one that gained nothing by it waits longer before it asks again.
@@ -8,7 +9,7 @@ the others ask for nothing meanwhile, and one that gained nothing by it waits lo
 
 from __future__ import annotations
 
-import itertools
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -57,7 +58,8 @@ class Turn:
 
 
 class ElasticRoom:
-    """Room for one group of `shape`. ask: for room for a shape of fixed size. patience_s: how long room for all workers is waited for."""
+    """Room for one group of `shape`. ask: for room for a shape of fixed size. patience_s: how long room for all workers is waited for;
+    at_once: not by the first ones, since somebody has waited already."""
 
     def __init__(
         self,
@@ -65,30 +67,35 @@ class ElasticRoom:
         patience_s: float,
         ask: Callable[[TrialShape], AskedRoom],
         turn: Turn,
+        at_once: bool = False,
         clock: Callable[[], float] = time.monotonic,
         pause: Callable[[float], None] = time.sleep,
     ):
         self._shape, self._patience_s, self._ask, self._turn, self._clock, self._pause = shape, patience_s, ask, turn, clock, pause
+        self._at_once = at_once
         self._left_with = 0  # workers that were left for more, if they were
         self._rest_s = 0.0  # before room for more is asked for again
 
     def settle(self, is_over: Callable[[], bool]) -> tuple[int, PlacementGroup] | None:
         """A number of workers, and their place. Waits as long as there is room for none of the sizes; None if `is_over` meanwhile."""
         left_with, self._left_with = self._left_with, 0
+        patience_s, self._at_once = _GLANCE_S if left_with or self._at_once else self._patience_s, False
         self._turn.take(self)  # others ask for nothing meanwhile
         try:
-            for i, workers in enumerate(itertools.cycle(self._shape.sizes)):
-                patience_s = _GLANCE_S if i or left_with else self._patience_s  # room that was left for is there already
-                placed = self._placed(workers, patience_s, is_over)
-                if placed is not None:
-                    gained = workers > left_with
-                    self._rest_s = 0.0 if gained else min(_MOST_PATIENCE_S, 2 * max(self._rest_s, self._patience_s))
-                    return workers, placed
-                if is_over():
+            while True:
+                for workers in self._shape.sizes:
+                    room = self._placed(workers, patience_s, is_over)
+                    if room is not None:
+                        gained = workers > left_with
+                        self._rest_s = 0.0 if gained else min(_MOST_PATIENCE_S, 2 * max(self._rest_s, self._patience_s))
+                        return workers, room.placement_group
+                    patience_s = _GLANCE_S
+                some = self._placed(self._shape.sizes[-1], math.inf, is_over)
+                if some is None:
                     return None
+                some.withdraw()  # there may be room for more than the fewest
         finally:
             self._turn.give_back(self)
-        raise AssertionError("a shape has a size")
 
     def watch(self, workers: int, pause: Callable[[float | None], bool], leave: Callable[[], bool]) -> None:
         """Beside a group that has so many workers: ask for room for more, and have it `leave` for them when that is there.
@@ -127,12 +134,12 @@ class ElasticRoom:
     def _for_next(self, workers: int) -> TrialShape:
         return self._shape.of(min(size for size in self._shape.sizes if size > workers) - workers)
 
-    def _placed(self, workers: int, within_s: float, is_over: Callable[[], bool]) -> PlacementGroup | None:
+    def _placed(self, workers: int, within_s: float, is_over: Callable[[], bool]) -> AskedRoom | None:
         room, until, is_there = self._ask(self._shape.of(workers)), self._clock() + within_s, False
         try:
             while not (is_there := room.there()) and not is_over() and self._clock() < until:
                 self._pause(_SETTLE_EVERY_S)
-            return room.placement_group if is_there else None
+            return room if is_there else None
         finally:
             if not is_there:
                 room.withdraw()

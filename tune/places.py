@@ -84,10 +84,11 @@ def placed(spec: StudySpec, address: str | None, foreground: bool, resumes: bool
             from tune.adapters.ray_tune import RayTuneExecutor
             from tune.adapters.slots import Growth
 
-            elastic = spec.cluster.elastic
-            made.append(_Groups(shape, found.spans, orders.scratch, 0.0 if elastic is None else elastic.patience_s))
+            patience_s = None if spec.cluster.elastic is None else spec.cluster.elastic.patience_s
+            is_small = sum(found.per_node.values()) < shape.workers
+            made.append(_Groups(shape, found.spans, orders.scratch, patience_s or 0.0, waited=is_small))
             at_once = search.rules.slots if grown is None else min(found.slots, search.rules.slots)
-            growth = None if grown is None else Growth(grown.idle_s, None if elastic is None else elastic.patience_s)
+            growth = None if grown is None else Growth(grown.idle_s, 0.0 if is_small else patience_s)
             return RayTuneExecutor(search, at_once, made[-1], orders.order, orders.after_step, poll, growth)
 
         try:
@@ -154,6 +155,9 @@ def room_for(
                     sys.stderr.write(f"waiting up to {wait_s / 60:g} minutes for nodes: {short}\n")
                     sys.stderr.flush()
                     told, room = True, None if ask is None else ask(shape)
+                if room is not None and shape.min_workers is not None and not is_patient:  # all of them may be more than can ever come
+                    room.withdraw()
+                    room, ask = None if ask is None else ask(shape.of(shape.sizes[-1])), None
             pause(_LOOK_EVERY_S)
     finally:
         if room is not None:
@@ -205,11 +209,12 @@ def _sort_of_gpu() -> str | None:
 class _Groups:
     """The worker groups of this session, one a slot, and the room that it asks for; the port `tune.adapters.slots.Groups`."""
 
-    def __init__(self, shape: TrialShape, spans: bool, scratch: Path, patience_s: float):
+    def __init__(self, shape: TrialShape, spans: bool, scratch: Path, patience_s: float, waited: bool):
+        """waited: for room for a whole elastic group, in vain."""
         from cluster.elastic import Turn
 
         self._shape, self._spans, self._scratch, self._patience_s = shape, spans or shape.min_workers is not None, scratch, patience_s
-        self._turn = Turn()
+        self._turn, self._waited = Turn(), waited
         self._made: dict[int, Any] = {}
         self._leaving: list[threading.Thread] = []
 
@@ -220,7 +225,9 @@ class _Groups:
         placement_group = None if room is None else room.placement_group
         if slot in self._made:  # its host is gone; what is left of it goes too
             self.release(slot)
-        elastic = None if self._shape.min_workers is None else ElasticRoom(self._shape, self._patience_s, self._ask, self._turn)
+        elastic = None
+        if self._shape.min_workers is not None:
+            elastic = ElasticRoom(self._shape, self._patience_s, self._ask, self._turn, at_once=self._waited)
         group = WorkerGroup(self._shape, self._scratch, spans=self._spans, room=placement_group, elastic=elastic)
         self._made[slot] = group
         return group.host, group.name

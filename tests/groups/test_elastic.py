@@ -66,8 +66,8 @@ class Room:
         self.cluster.open -= 1
 
 
-def elastic_in(cluster: Cluster, turn: Turn | None = None) -> ElasticRoom:
-    return ElasticRoom(FOUR, 10.0, cluster.ask, turn or Turn(), lambda: cluster.now_s, cluster.pause)
+def elastic_in(cluster: Cluster, turn: Turn | None = None, at_once: bool = False) -> ElasticRoom:
+    return ElasticRoom(FOUR, 10.0, cluster.ask, turn or Turn(), at_once, lambda: cluster.now_s, cluster.pause)
 
 
 def settle(cluster: Cluster, is_over: Any = lambda: False) -> Any:
@@ -82,15 +82,31 @@ def test_it_begins_with_as_many_workers_as_have_room_and_holds_no_other_room(fre
     assert (cluster.now_s >= 10.0) == (workers < 4), "room for all is waited for, and room that is there is not"
 
 
-def test_without_room_for_the_least_it_waits_and_takes_what_comes_until_it_is_closed() -> None:
+@pytest.mark.parametrize("comes", [1, 2, 3, 4])
+def test_without_room_for_the_fewest_it_waits_for_those_and_takes_all_that_is_there_then(comes: int) -> None:
+    for at_s in (100.0, 100.3, 100.6, 101.1):
+        cluster = Cluster(0)
+
+        def over(cluster: Cluster = cluster, at_s: float = at_s) -> bool:
+            cluster.free = comes if cluster.now_s > at_s else 0
+            return False
+
+        workers = {1: 1, 2: 2, 3: 2, 4: 4}[comes]
+        assert settle(cluster, over) == (workers, workers) and cluster.held == workers
+        assert cluster.asked[3] == 1 and len(cluster.asked) <= 7, "one wish that stays, which an autoscaler can follow"
+
+
+def test_a_group_that_is_closed_while_it_waits_holds_nothing() -> None:
     cluster = Cluster(0)
+    assert settle(cluster, lambda: True) is None and cluster.open == 0
 
-    def over() -> bool:
-        cluster.free = 2 if cluster.now_s > 100 else 0
-        return False
 
-    assert settle(cluster, over) == (2, 2)
-    assert settle(Cluster(0), lambda: True) is None
+def test_where_somebody_has_waited_for_all_in_vain_the_first_workers_begin_at_once() -> None:
+    cluster = Cluster(2)
+    elastic = elastic_in(cluster, at_once=True)
+    assert elastic.settle(lambda: False) == (2, 2) and cluster.now_s < 2.0
+    cluster.held = 0
+    assert elastic.settle(lambda: False) == (2, 2) and cluster.now_s > 10.0
 
 
 def test_room_that_was_asked_for_is_given_back_when_ray_does_not_answer() -> None:

@@ -251,3 +251,12 @@ def test_a_group_that_needs_all_its_workers_waits_for_their_room() -> None:
     growing = Growing(up=False)
     growing.later(1000.0)
     assert growing.groups.made == []
+
+
+def test_a_group_that_looks_for_room_itself_is_let_go_when_no_trial_waits_for_it() -> None:
+    growing = Growing(patience_s=10.0, up=False)
+    growing.later(10.0)
+    assert growing.groups.made == [0]
+    growing.search.steer(Held(True, "ann"))
+    growing.later()
+    assert growing.groups.released == [0]

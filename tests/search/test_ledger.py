@@ -193,21 +193,52 @@ def test_what_a_cut_off_attempt_of_a_smaller_group_held_is_charged_by_its_share_
     assert view.gpu_seconds == round(view.ran_s * 2, 3) > 0
 
 
-def test_a_trial_that_waits_for_workers_to_have_room_again_holds_nothing_until_they_begin() -> None:
-    store = MemoryStore()
-    search = make_search(store, rules_of(seed=1, slots=1, trials=5, cpus=1.0), asha=False)
+def restarted() -> tuple[Search, str]:
+    """A trial whose workers were lost, and that waits for others."""
+    search = make_search(MemoryStore(), rules_of(seed=1, slots=1, trials=5, cpus=1.0), asha=False)
     search.begin(None, "fake")
     found = search.next()
     assert isinstance(found, Assignment)
     search.started(found.trial, 0)
+    search.note(GroupNoted(0, "started", "", 1.0))
     search.note(GroupNoted(0, "lost", "worker_lost"))
     search.retry(found.trial, "worker_lost", "its node died")
-    charged_s = search.fold.trials[found.trial].ran_s
     assert search.next() == replace(found, attempt=2)
     search.started(found.trial, 0)
     for _ in range(100):  # each look at the clock is a second
         search.journal.now()
+    return search, found.trial
+
+
+def test_a_trial_that_waits_for_workers_to_have_room_again_is_charged_from_their_start() -> None:
+    search, trial = restarted()
+    before = search.fold.cpu_seconds
+    search.note(GroupNoted(0, "started", "", 2.0))
+    search.finish(trial, {METRIC: 0.5}, {})
+    assert 2.0 <= search.fold.cpu_seconds - before < 10.0
+
+
+def test_it_is_charged_for_nothing_where_they_never_came_and_from_its_report_where_nobody_told() -> None:
+    search, trial = restarted()
+    before = search.fold.cpu_seconds
+    search.retry(trial, "group_lost", "")
+    assert search.fold.cpu_seconds == before
+    search, trial = restarted()
+    before = search.fold.cpu_seconds
+    search.report(trial, 0, {METRIC: 0.5})
+    search.finish(trial, {METRIC: 0.5}, {})
+    assert 0.0 < search.fold.cpu_seconds - before < 10.0
+
+
+def test_that_workers_are_up_is_no_charge_of_a_trial_that_had_their_slot_before() -> None:
+    search = make_search(MemoryStore(), rules_of(seed=1, slots=1, trials=5, cpus=1.0), asha=False)
+    search.begin(None, "fake")
+    found = search.next()
+    assert isinstance(found, Assignment)
+    search.started(found.trial, 0)
+    search.report(found.trial, 0, {METRIC: 0.5})
+    search.ask_stop(None, "somebody")
+    search.finish(found.trial, {}, {})  # told to stop: it stays open
     assert search.fold.trials[found.trial].attempt_at is None
     search.note(GroupNoted(0, "started", "", 2.0))
-    search.finish(found.trial, {METRIC: 0.5}, {})
-    assert 2.0 <= search.fold.trials[found.trial].ran_s - charged_s < 10.0
+    assert search.fold.trials[found.trial].attempt_at is None

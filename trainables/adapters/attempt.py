@@ -33,7 +33,9 @@ _STORAGE_ERRNOS = {
 }
 _MEND_STORAGE = "free space or mend the storage, then resume the study"
 _NO_SPACE_BYTES = 1 << 20  # writers of binary formats hide errno; with less than this free, the disk is what failed
+_NO_MEMORY = re.compile(r"out of memory|_ALLOC_FAILED", re.IGNORECASE)
 _DEVICE_FAULT = re.compile(r"CUDA error|CUBLAS_STATUS_|CUDNN_STATUS_|HIP error", re.IGNORECASE)
+_REFUSED = re.compile(r"no kernel image|_NOT_SUPPORTED|_BAD_PARAM", re.IGNORECASE)  # by the device's library, which is well, and again
 _PEER_LOST = re.compile(r"gloo|nccl|connection (closed|reset) by peer|process group", re.IGNORECASE)
 
 
@@ -85,15 +87,15 @@ def end_of(error: BaseException, workdir: Path) -> End:
     storage = _storage_failure(error, workdir)
     if storage is not None:  # no fault of the trial: the next one would meet it too
         return End("stop", storage, text, _MEND_STORAGE)
-    if isinstance(error, MemoryError) or name == "OutOfMemoryError":
+    of_device = name == "AcceleratorError" or (isinstance(error, RuntimeError) and _DEVICE_FAULT.search(str(error)) is not None)
+    if isinstance(error, MemoryError) or name == "OutOfMemoryError" or (of_device and _NO_MEMORY.search(str(error))):
         return End("retry", "out_of_memory", text, spoilt=True)
-    if name == "AcceleratorError" or (isinstance(error, RuntimeError) and _DEVICE_FAULT.search(str(error))):
-        # whatever it was, nothing more can be computed in this process
-        if "device-side assert" in str(error):  # an index out of range: the trial's own, and the same again
-            return End("failed", "device_assert", text, spoilt=True)
-        return End("retry", "device_fault", text, spoilt=True)
     if name.startswith("Dist") or (isinstance(error, RuntimeError) and _PEER_LOST.search(str(error))):
         return End("retry", "worker_lost", text, spoilt=True)
+    if of_device and "device-side assert" in str(error):  # an index out of range: the trial's own, and the same again
+        return End("failed", "device_assert", text, spoilt=True)
+    if of_device and not _REFUSED.search(str(error)):  # nothing more can be computed in this process
+        return End("retry", "device_fault", text, spoilt=True)
     return End("failed", re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower(), text)
 
 

@@ -56,7 +56,7 @@ class Host:
         self._leasing = asyncio.Lock()
         self._coming: set[str] = set()  # trials that wait for the slot
         self._mail: dict[str, Lease] = {}
-        self._notes: deque[tuple[Any, ...]] = deque()
+        self._notes: deque[tuple[int, tuple[Any, ...]]] = deque()  # with the number of the set of workers that each is about
 
     # -- the trial's side ------------------------------------------------------------------------------------------------------
 
@@ -94,12 +94,12 @@ class Host:
             return "retry", "lease_unknown", f"no lease of {trial} on this group"
 
         def note_is_due() -> bool:  # that other workers are up is heard after the end of a trial that was not theirs
-            return bool(self._notes) and not (self._notes[0][1] == "started" and lease.taken_by not in (None, self._generation))
+            return bool(self._notes) and (lease.taken_by is None or self._notes[0][0] <= lease.taken_by.number)
 
         if not await self._bell.until(lambda: bool(lease.messages) or note_is_due(), timeout_s):
             return None
         if note_is_due():
-            return self._notes.popleft()
+            return self._notes.popleft()[1]
         message = lease.messages.popleft()
         if message[0] in _FINAL and self._mail.get(trial) is lease:
             del self._mail[trial]
@@ -393,7 +393,7 @@ class Host:
         task.add_done_callback(self._tasks.discard)
 
     def _note(self, what: str, detail: str, seconds: float = 0.0, share: float = 1.0) -> None:
-        self._notes.append(("note", what, detail, seconds, share))
+        self._notes.append((self._generation.number, ("note", what, detail, seconds, share)))
         self._bell.ring()
 
     def _later(self, seconds: float, then: Callable[[], None]) -> asyncio.TimerHandle:

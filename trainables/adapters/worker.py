@@ -24,7 +24,8 @@ from trainables.adapters.reporter import ChannelReporter, Failure
 from tune.core.errors import RetryTrial
 from tune.core.ports import Answer, Decision, Question
 
-_HOST_LOST = 71  # exit status
+_HOST_LOST, _DEVICE_SILENT = 71, 72  # exit statuses
+_DEVICE_ANSWERS_WITHIN_S = 120.0
 
 
 def work(config: dict[str, Any]) -> None:
@@ -42,7 +43,7 @@ def work(config: dict[str, Any]) -> None:
     context = ray.train.get_context()
     rank, world_size = context.get_world_rank(), context.get_world_size()
     device = str(ray.train.torch.get_device())
-    torch.ones(1, device=device).sum().item()  # a device that does not answer is no worker's
+    _see_that_it_answers(device)
     torch.set_num_threads(max(1, int(config["cpus_per_worker"])))
     ensure_torchvision_ops()
     threading.Thread(target=_leave_with, args=(host, generation, rank, config["silence_s"]), daemon=True).start()
@@ -113,6 +114,17 @@ class _HostChannel:
             case ("moves", reason, detail):
                 raise Abandoned(reason, detail)
         raise Abandoned("abandoned", "the trial was let go")
+
+
+def _see_that_it_answers(device: str) -> None:
+    """A device that computes nothing, or does not come back, is no worker's: the process ends."""
+    import torch
+
+    timer = threading.Timer(_DEVICE_ANSWERS_WITHIN_S, os._exit, (_DEVICE_SILENT,))
+    timer.daemon = True
+    timer.start()
+    torch.ones(1, device=device).sum().item()
+    timer.cancel()
 
 
 def _leave_with(host: Any, generation: int, rank: int, silence_s: float) -> None:

@@ -141,9 +141,9 @@ class WorkerGroup:
         finally:
             if not is_told and ray.is_initialized():
                 self.host.give_up.remote("the group's supervisor ended by an error of its own, which the driver's output has")
-            _release([self._room])
             if self._elastic is not None:
                 self._elastic.close()
+            _release([self._room])
             shutil.rmtree(self._scratch, ignore_errors=True)
             if self._closing.is_set():
                 self._kill_host()
@@ -152,11 +152,18 @@ class WorkerGroup:
         """How many workers are next, with room for them if the group has a say in it. None: it is closed meanwhile."""
         if self._elastic is None or self._room is not None:
             return self.shape.workers
-        settled = self._elastic.settle(lambda: self._closing.is_set() or not ray.is_initialized())
-        if settled is None:
-            return None
-        workers, self._room = settled
-        return workers
+        while True:
+            try:
+                settled = self._elastic.settle(lambda: self._closing.is_set() or not ray.is_initialized())
+            except ray.exceptions.RayActorError:
+                raise
+            except ray.exceptions.RayError:  # the control plane is away for a moment
+                self._closing.wait(_LOOK_AGAIN_S)
+                continue
+            if settled is None:
+                return None
+            workers, self._room = settled
+            return workers
 
     @contextlib.contextmanager
     def _watch_for_room(self, generation: int, size: int) -> Iterator[None]:

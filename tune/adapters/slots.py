@@ -79,6 +79,7 @@ class Slots:
         self._starting: dict[int, Callable[[], Mapping[str, Any] | None]] = {}
         self._asked: dict[int, Room] = {}
         self._grown: set[int] = set()  # of the starting ones those that are new
+        self._roomless: set[int] = set()  # of the starting ones those that look for room themselves
         self._of_the_start: set[int] = set()  # that are not up yet: the journal counts them already
         self._fruitless, self._last_failure = 0, ""
         self._look_at = self._none_since = float("-inf")
@@ -181,6 +182,7 @@ class Slots:
             if facts is None:
                 continue
             del self._starting[slot]
+            self._roomless.discard(slot)
             if "error" in facts:
                 self.came_to_nothing(slot, facts["error"])
                 continue
@@ -209,6 +211,7 @@ class Slots:
         del self._asked[slot]
         self._hosts[slot] = self._groups.make(slot, room)
         self._starting[slot] = self._growth.when_up(self._hosts[slot][0])
+        self._roomless |= {slot} if room is None else set()
         self._grown |= {slot} - self._of_the_start
         self._of_the_start.discard(slot)
 
@@ -219,6 +222,10 @@ class Slots:
             self._note(GroupNoted(slot, "asked", f"{want} trial(s) could run at a time"))
 
     def _withdraw(self, want: int) -> None:
+        while self._roomless and len(self._hosts) > want:
+            slot = self._roomless.pop()
+            del self._starting[slot]
+            self._release(slot, "no trial waits for it")
         while self._asked and len(self._hosts) + len(self._asked) > want:
             slot, room = self._asked.popitem()
             room.withdraw()

@@ -176,11 +176,13 @@ class StudyFold:
             case Started():
                 old = self.trials[event.trial]
                 changes = {"attempt": event.attempt, "slot": event.slot, "started_at": old.started_at or t, "waiting": ""}
-                holds_since = None if event.slot in self.down else t
-                self._put(old, state="running", **changes, attempt_at=holds_since, share=self.shares.get(event.slot, 1.0))
+                share = 0.0 if event.slot in self.down else self.shares.get(event.slot, 1.0)
+                self._put(old, state="running", **changes, attempt_at=t, share=share)
             case Reported():
                 old = self.trials[event.trial]
                 state = "paused" if event.pause else old.state
+                if old.share == 0.0:  # it is at work, though nobody has told that its workers are up
+                    old = replace(old, share=self.shares.get(old.slot or 0, 1.0), attempt_at=t)
                 self._put(old, state=state, curve=(*old.curve, (event.step, dict(event.metrics))), decided_stop=event.stop)
             case Promoted():
                 self._put(self.trials[event.trial], state="waiting")
@@ -225,12 +227,14 @@ class StudyFold:
                 self.shares[event.slot] = event.share
                 self.down.discard(event.slot)
                 for view in [self.trials[trial] for trial in self.running]:
-                    if view.slot == event.slot and view.state == "running":  # it waited for them
-                        self._put(view, share=event.share, attempt_at=max(view.attempt_at or 0.0, t - event.seconds))
+                    if view.slot == event.slot and view.attempt_at is not None:  # it waited for them
+                        self._put(view, share=event.share, attempt_at=max(view.attempt_at, t - event.seconds))
             case "lost" | "recycled" | "preempted" | "resized":
                 self.down.add(event.slot)
             case "asked":
                 self.asked.add(event.slot)
+            case "released":
+                self.down.discard(event.slot)
             case "grown" | "withdrawn":
                 self.asked.discard(event.slot)
 
