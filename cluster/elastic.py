@@ -135,6 +135,8 @@ class ElasticRoom:
         return self._shape.of(min(size for size in self._shape.sizes if size > workers) - workers)
 
     def _placed(self, workers: int, within_s: float, is_over: Callable[[], bool]) -> AskedRoom | None:
+        if is_over():  # Ray may be gone, and asking would start one
+            return None
         room, until, is_there = self._ask(self._shape.of(workers)), self._clock() + within_s, False
         try:
             while not (is_there := room.there()) and not is_over() and self._clock() < until:

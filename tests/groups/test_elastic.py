@@ -98,7 +98,8 @@ def test_without_room_for_the_fewest_it_waits_for_those_and_takes_all_that_is_th
 
 def test_a_group_that_is_closed_while_it_waits_holds_nothing() -> None:
     cluster = Cluster(0)
-    assert settle(cluster, lambda: True) is None and cluster.open == 0
+    assert settle(cluster, lambda: True) is None and cluster.asked == []
+    assert settle(cluster, lambda: cluster.now_s > 50.0) is None and cluster.asked and cluster.open == 0
 
 
 def test_where_somebody_has_waited_for_all_in_vain_the_first_workers_begin_at_once() -> None:
