@@ -1,6 +1,6 @@
 """`make chaos`: studies under the real program meet faults drawn from a seed, are resumed, and must end as if nothing had happened.
 
-    make chaos                                        # 43 faults, about twenty minutes on two cores
+    make chaos                                        # 43 faults, about 25 minutes on two cores
     make chaos ARGS="--faults 60 --seed 7"            # others; what is above the 43 is drawn from faults of one process
     make chaos ARGS="--only disk,MLflow --dir DIR"    # faults whose names hold a word; keep the studies
 
