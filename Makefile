@@ -38,7 +38,7 @@ format: .venv/.installed  ## sort imports, mend what the linter can, format
 bench: .venv/.installed  ## measure this machine: trial overhead, memory, journal (ARGS="--help")
 	@$(PY) -m tests.bench $(ARGS)
 
-chaos: .venv/.installed  ## kill, fill and hang what studies run on, resume, compare: a table of faults (ARGS="--help"); a quarter of an hour
+chaos: .venv/.installed  ## kill, fill and hang what studies run on, resume, compare: a table of faults (ARGS="--help"); 25 minutes
 	@$(PY) -m tests.chaos $(ARGS)
 
 quality: .venv/.installed  ## prove the search: regret beside Optuna, Ray and Syne Tune in virtual time (ARGS="--help"); hours, resumable
