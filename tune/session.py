@@ -19,7 +19,7 @@ from typing import Any
 from tune.adapters import study_dir as directory
 from tune.adapters.housekeeping import Housekeeping
 from tune.adapters.inbox import Inbox, Reply
-from tune.adapters.journal_file import JournalFile, read_entries
+from tune.adapters.journal_file import SUPERSEDED, JournalFile, read_entries
 from tune.adapters.past_studies import read_warm_start
 from tune.core.errors import Problem, StopStudy, UserError
 from tune.core.fold import JournalWriter, StudyFold
@@ -300,6 +300,7 @@ def _conduct(
     fold = StudyFold(rules.goal)
     tracking_uri = _tracking_uri(study_dir, options)
     view: View = open_view(fold, rules)
+    lost = False
 
     def say_and_leave() -> None:
         view.close()
@@ -337,10 +338,11 @@ def _conduct(
                 finally:
                     inbox.close()
         except StopStudy as error:
-            return _finished(1, fold, study_dir, f"\n{error}\n    go on with: {resume_command}")
+            lost = error.reason == SUPERSEDED  # the other driver tells MLflow
+            return _finished(1, fold, study_dir, f"\n{error}" + ("" if lost else f"\n    go on with: {resume_command}"))
         finally:
             view.close()
-            left = projection.close(_CLOSE_MLFLOW_S)
+            left = projection.close(0.0 if lost else _CLOSE_MLFLOW_S)
     notes = [f"  MLflow     {ui_command(tracking_uri)}"]
     if left.behind:
         notes.append(f"  MLflow is {left.behind} events behind; `{resume_command}` sends the rest: {'; '.join(left.errors[:3])}")

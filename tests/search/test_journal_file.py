@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -64,6 +65,53 @@ def test_the_lock_of_a_killed_writer_does_not_stay(tmp_path: Path) -> None:
     assert lines_of(tmp_path) == ["one", "two"]
 
 
+def test_a_writer_whose_lock_was_lost_and_taken_writes_no_more(tmp_path: Path) -> None:
+    with JournalFile(tmp_path) as first:
+        first.append("one")
+        (tmp_path / ".journal.lock").unlink()
+        with JournalFile(tmp_path) as second:
+            second.append("two")
+            for _ in range(2):
+                with pytest.raises(StopStudy, match=r"superseded: .*another process has gone on") as caught:
+                    first.append("lost")
+            assert "phasetune status" in caught.value.fix
+            second.append("three")
+    assert lines_of(tmp_path) == ["one", "two", "three"]
+
+
+def test_a_failed_sync_cuts_off_nothing_that_another_writer_wrote_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The link is lost in the middle of a line; when it is back another driver has gone on."""
+    with JournalFile(tmp_path) as first:
+        first.append("one")
+        (tmp_path / ".journal.lock").unlink()
+
+        def away(file: int) -> None:
+            with monkeypatch.context() as back:
+                back.setattr(os, "fdatasync", sync)
+                with JournalFile(tmp_path) as second:
+                    second.append("three")
+            raise OSError(errno.EIO, "Input/output error")
+
+        sync = os.fdatasync
+        monkeypatch.setattr(os, "fdatasync", away)
+        for _ in range(2):  # it does not try again
+            with pytest.raises(StopStudy, match=r"storage_lost: .*Input/output error"):
+                first.append("two")
+    assert lines_of(tmp_path) == ["one", "two", "three"]
+
+
+@pytest.mark.parametrize("other", [None, "one\n"])
+def test_a_journal_that_is_gone_or_another_file_in_its_place_is_not_written_past(other: str | None, tmp_path: Path) -> None:
+    with JournalFile(tmp_path) as journal:
+        journal.append("one")
+        (tmp_path / "journal.jsonl").rename(tmp_path / "old")
+        if other is not None:
+            (tmp_path / "journal.jsonl").write_text(other)
+        with pytest.raises(StopStudy, match=r"storage_lost: .*No such file" if other is None else "superseded"):
+            journal.append("two")
+    assert (tmp_path / "old").read_text() == "one\n"
+
+
 def test_a_full_disk_stops_the_study_by_name_and_leaves_whole_lines(tmp_path: Path) -> None:
     """RLIMIT_FSIZE stands in for the disk: the write fails part of the way, as ENOSPC does."""
     code = f"""
@@ -89,7 +137,7 @@ except StopStudy as error:
 def test_no_space_left_is_named_disk_full(tmp_path: Path) -> None:
     (tmp_path / "journal.jsonl").symlink_to("/dev/full")
     journal = JournalFile.__new__(JournalFile)
-    journal.path, journal._size = tmp_path / "journal.jsonl", 0
+    journal.path, journal._size, journal._failure = tmp_path / "journal.jsonl", 0, None
     journal._file = os.open("/dev/full", os.O_WRONLY)
     with pytest.raises(StopStudy, match="disk_full"):
         journal.append("x")

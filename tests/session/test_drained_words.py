@@ -14,7 +14,7 @@ from tune.core.rules import Rules
 from tune.live import PlainView
 from tune.report.command import read_facts
 from tune.report.section_trials import failures
-from tune.status import read_status
+from tune.status import Observer
 
 GOAL = Goal((Objective(METRIC, "max"),))
 WHY = "node 1a2b3c is drained and goes away at 12:30:00"
@@ -46,9 +46,9 @@ def test_lines_of_a_run_say_that_a_group_leaves_its_node_and_that_the_trial_goes
 
 
 def test_status_says_why_a_trial_waits_and_how_many_attempts_moved(tmp_path: Path) -> None:
-    text, _ = read_status(write(tmp_path / "a", events(ends=False), files=False))
+    text = Observer(write(tmp_path / "a", events(ends=False), files=False)).see().text
     assert f"(left its workers: {WHY})" in text
-    text, _ = read_status(write(tmp_path / "b", events(ends=True), files=False))
+    text = Observer(write(tmp_path / "b", events(ends=True), files=False)).see().text
     assert "  moved      1 attempt(s) left a drained node, or fewer workers; their trials go on from there" in text and WHY not in text
 
 

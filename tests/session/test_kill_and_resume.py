@@ -79,6 +79,8 @@ def test_ctrl_c_ends_with_3_says_how_to_go_on_and_the_resume_does(whole: Path, t
     assert "resume" in done.out and str(journal.parent) in done.out
     assert "Traceback" not in done.err
     assert fold(journal.parent).ended is not None and fold(journal.parent).ended.state == "interrupted"
+    states = [line.split()[1] for line in phasetune("status", journal.parent).out.splitlines() if line.startswith("  t0")]
+    assert "waiting" in states and "running" not in states
     again = phasetune("resume", journal.parent, "--foreground", "--json")
     assert again.code == 0 and again.summary["state"] == "done"
     assert [e for e in essence(journal.parent) if not isinstance(e, Ended)] == [e for e in essence(whole) if not isinstance(e, Ended)]
@@ -130,3 +132,30 @@ def test_two_drivers_on_one_study_are_refused(tmp_path: Path) -> None:
         assert first.wait(timeout=60) == 3
     finally:
         first.kill()
+
+
+def test_a_driver_that_comes_back_after_another_went_on_writes_nothing_more(tmp_path: Path) -> None:
+    """Frozen in place of cut off; without the lock's file it is as on storage whose locks a lost link loses."""
+    import subprocess
+
+    from tests.session.driver import ROOT, program, until_journal
+
+    study, storage = write_study(tmp_path, CURVE.replace("0.01", "0.3")), tmp_path / "studies"
+    journal = storage / "curve-1" / "journal.jsonl"
+    words = program("run", study, "--foreground", "--storage", storage)
+    first = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        until_journal(first, journal, 6)
+        first.send_signal(signal.SIGSTOP)
+        (journal.parent / ".journal.lock").unlink()
+        second = kill_at(len(entries(journal.parent)) + 6, journal, "resume", journal.parent, "--foreground", how=signal.SIGINT)
+        assert second.code == 3, second.err
+        left = journal.read_bytes()
+        first.send_signal(signal.SIGCONT)
+        out, err = first.communicate(timeout=60)
+    finally:
+        first.kill()
+    assert first.returncode == 1 and "superseded" in out and "another process has gone on" in out, out + err
+    assert "go on with" not in out.split("superseded")[1] and "Traceback" not in err
+    assert journal.read_bytes() == left
+    assert phasetune("status", journal.parent, "--json").summary["state"] == "interrupted"

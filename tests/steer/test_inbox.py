@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -43,9 +44,11 @@ def asked(study_dir: Path, request: str, what: dict[str, Any], wait_s: float = 2
 
 def taken(inbox: Inbox) -> tuple[str, Any]:
     """The next request, once it is there."""
-    while True:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
         for found in inbox.take():
             return found
+    raise AssertionError("no request came")
 
 
 def test_a_request_is_taken_once_and_its_answer_reaches_the_asker_and_leaves_nothing(driven: Path) -> None:
@@ -83,10 +86,10 @@ def test_a_driver_that_was_killed_here_is_known_to_be_gone(tmp_path: Path) -> No
         ask(tmp_path, "r-1", {}, 5.0)
 
 
-def test_a_driver_on_another_machine_is_asked_although_its_lock_is_not_seen(tmp_path: Path) -> None:
+def test_a_driver_on_another_machine_is_asked_although_its_lock_is_not_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tune.adapters.inbox._this_process", lambda: {"host": "elsewhere", "pid": 1})
     inbox = Inbox(tmp_path)
     inbox.open(never)
-    (tmp_path / "requests" / "driver.json").write_text(json.dumps({"host": "elsewhere", "pid": 1}))
     thread, came = asked(tmp_path, "r-1", {"do": "stop"})
     taken(inbox)
     inbox.answer("r-1", Reply("heard"))
@@ -110,6 +113,20 @@ def test_a_driver_that_ends_answers_what_is_there(driven: Path) -> None:
     inbox.close()
     thread.join()
     assert "it has just ended" in str(came[0])
+
+
+def test_a_driver_in_whose_place_another_went_on_leaves_that_ones_requests_alone(driven: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lost = Inbox(driven)
+    lost.open(never)
+    with monkeypatch.context() as patched:
+        patched.setattr("tune.adapters.inbox._this_process", lambda: {"host": "elsewhere", "pid": 1})
+        inbox = Inbox(driven)
+        inbox.open(never)
+    (driven / "requests" / "r-1.json").write_text('{"do": "stop"}')
+    assert list(lost.take()) == []
+    lost.close()
+    assert json.loads((driven / "requests" / "driver.json").read_text())["host"] == "elsewhere"
+    assert (driven / "requests" / "r-1.json").exists() and not (driven / "requests" / "r-1.answer").exists()
 
 
 def test_what_a_killed_driver_left_is_answered_by_the_next_as_done_or_to_be_asked_again(driven: Path) -> None:

@@ -14,6 +14,7 @@ import os
 import re
 import socket
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,12 +46,15 @@ class Inbox:
 
     def __init__(self, study_dir: Path):
         self._folder = study_dir / "requests"
+        self._me, self._named = _this_process(), False
         self._left = [path for path in (*self._folder.glob("*.json"), *self._folder.glob("*.taken")) if path.name != _DRIVER]
 
     def open(self, is_done: Callable[[str], bool]) -> None:
         """Answer what an earlier session left: it was carried out if `is_done(id)`, else it is to be asked again."""
         with contextlib.suppress(OSError):  # without a folder that can be written nobody can ask, and the study goes on
             self._folder.mkdir(exist_ok=True)
+            write_json(self._folder / _DRIVER, self._me)
+            self._named = True
             for left in (path for path in self._left if path.exists()):
                 done = is_done(left.stem)
                 again = Problem("the request", "it came while no driver was there to carry it out", "ask again")
@@ -59,7 +63,6 @@ class Inbox:
             for answer in self._folder.glob("*.answer"):
                 if time.time() - answer.stat().st_mtime > _OLD_ANSWER_S:  # nobody waits for it any more
                     answer.unlink(missing_ok=True)
-            write_json(self._folder / _DRIVER, {"host": socket.gethostname(), "pid": os.getpid()})
 
     def take(self) -> Iterator[tuple[str, Any]]:
         """(id, what it says) of each request that is there, oldest first; None for what is no JSON."""
@@ -67,7 +70,7 @@ class Inbox:
             here = sorted((p for p in self._folder.glob("*.json") if p.name != _DRIVER), key=lambda p: (p.stat().st_mtime_ns, p.name))
         except OSError:  # one was withdrawn just now, or the storage is away: at the next look
             return
-        for path in here:
+        for path in here if here and self._is_ours() else ():
             claimed = path.with_suffix(".taken")
             try:
                 path.rename(claimed)
@@ -86,20 +89,34 @@ class Inbox:
             (self._folder / f"{request}.taken").unlink(missing_ok=True)
 
     def close(self) -> None:
-        """No driver looks in any more. What is still there is answered."""
+        """No driver looks in any more. What is still there is answered. Where another driver went on meanwhile it is that one's."""
         left = Reply(
             problems=(Problem("the study", "it has just ended", "look at `phasetune status`; `phasetune resume` goes on with it"),)
         )
         for request, _ in self.take():
             self.answer(request, left)
-        with contextlib.suppress(OSError):
-            (self._folder / _DRIVER).unlink(missing_ok=True)
+        if self._is_ours():
+            with contextlib.suppress(OSError):
+                (self._folder / _DRIVER).unlink(missing_ok=True)
+
+    def _is_ours(self) -> bool:
+        """Whether no other driver has put its name over ours."""
+        try:
+            return not self._named or json.loads((self._folder / _DRIVER).read_text(encoding="utf-8")) == self._me
+        except FileNotFoundError:
+            return True
+        except (OSError, ValueError, RecursionError):
+            return False
 
     def _put_answer(self, request: str, reply: Reply) -> None:
         problems = [[problem.where, problem.got, problem.fix] for problem in reply.problems]
         tmp = self._folder / f"{request}.tmp"
         tmp.write_text(json.dumps({"said": reply.said, "problems": problems}), encoding="utf-8")
         os.replace(tmp, self._folder / f"{request}.answer")
+
+
+def _this_process() -> dict[str, Any]:
+    return {"host": socket.gethostname(), "pid": os.getpid(), "id": uuid.uuid4().hex}
 
 
 def ask(study_dir: Path, request: str, what: Mapping[str, Any], wait_s: float) -> str:

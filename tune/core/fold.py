@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
@@ -182,7 +181,7 @@ class StudyFold:
                 old = self.trials[event.trial]
                 state = "paused" if event.pause else old.state
                 if old.share == 0.0:  # it is at work, though nobody has told that its workers are up
-                    old = replace(old, share=self.shares.get(old.slot or 0, 1.0), attempt_at=t)
+                    old = old.changed(share=self.shares.get(old.slot or 0, 1.0), attempt_at=t)
                 self._put(old, state=state, curve=(*old.curve, (event.step, dict(event.metrics))), decided_stop=event.stop)
             case Promoted():
                 self._put(self.trials[event.trial], state="waiting")
@@ -320,7 +319,7 @@ class StudyFold:
         self.front = [*(other for other in self.front if not goal.dominates(view.values, other.values)), view]
 
     def _put(self, old: TrialView, **changes: Any) -> TrialView:
-        view = self.trials[old.trial] = replace(old, **changes)
+        view = self.trials[old.trial] = old.changed(**changes)
         if view.state != old.state:
             self._counts[view.role, old.state] -= 1
             self._counts[view.role, view.state] += 1

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from tune.core.errors import Problem, UserError
@@ -290,6 +290,7 @@ EVENT_TYPES: dict[str, type] = {
     **STEER_TYPES,
 }
 _TYPE_NAMES = {cls: name for name, cls in EVENT_TYPES.items()}
+_FIELDS = {name: frozenset(f.name for f in fields(cls)) for name, cls in EVENT_TYPES.items()}
 
 
 @dataclass(frozen=True)
@@ -301,10 +302,18 @@ class Entry:
     event: Event
 
 
+def _refuse(constant: str) -> float:
+    raise ValueError(f"{constant} is not JSON")
+
+
+_ENCODER = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
+_DECODER = json.JSONDecoder(parse_constant=_refuse)
+
+
 def encode(entry: Entry) -> str:
     """One line of JSON without a newline. Raises ValueError for NaN or infinity, which JSON does not have."""
     head = {"v": _version(entry.event), "seq": entry.seq, "t": round(entry.t, 6), "type": _TYPE_NAMES[type(entry.event)]}
-    return json.dumps(head | asdict(entry.event), allow_nan=False, separators=(",", ":"))
+    return _ENCODER.encode(head | vars(entry.event))
 
 
 def _version(event: Event) -> int:
@@ -315,7 +324,7 @@ def _version(event: Event) -> int:
 def decode(line: str, where: str = "journal.jsonl") -> Entry:
     """The entry of one line; `where` it is, for errors. Raises UserError if it is of a newer version, of an unknown type or damaged."""
     try:
-        raw = json.loads(line, parse_constant=_refuse)
+        raw = _DECODER.decode(line)
         version, seq, t, kind = raw.pop("v"), raw.pop("seq"), raw.pop("t"), raw.pop("type")
         if not (isinstance(seq, int) and isinstance(t, (int, float)) and isinstance(kind, str)):
             raise TypeError("seq, t and type must be a whole number, a number and a word")
@@ -327,7 +336,7 @@ def decode(line: str, where: str = "journal.jsonl") -> Entry:
     cls = EVENT_TYPES.get(kind)
     if cls is None:
         raise UserError(Problem(where, f"an event of unknown type '{kind}'", "use the Phasetune that wrote it"))
-    known = {f.name for f in fields(cls)}
+    known = _FIELDS[kind]
     try:
         return Entry(seq, t, _sound(cls(**{k: v for k, v in raw.items() if k in known})))
     except (TypeError, ValueError) as error:
@@ -355,13 +364,9 @@ def _sound(event: Event) -> Event:
     return event
 
 
-def _refuse(constant: str) -> float:
-    raise ValueError(f"{constant} is not JSON")
-
-
-def decode_all(lines: Iterable[str], path: str = "journal.jsonl") -> Iterator[Entry]:
-    """Entries in order, checked to count up by one."""
-    for i, line in enumerate(lines):
+def decode_all(lines: Iterable[str], path: str = "journal.jsonl", first: int = 0) -> Iterator[Entry]:
+    """Entries in order, checked to count up by one from `first`."""
+    for i, line in enumerate(lines, first):
         where = f"{path}:{i + 1}"
         entry = decode(line, where)
         if entry.seq != i:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from tune.core.journal import ENDED_STATES, Role
 from tune.core.ports import Point, TrialState, Values
@@ -48,6 +48,14 @@ class TrialView:
     waiting: str = ""  # for what, and why, since it asked last
     waiting_until: float = 0.0  # unix seconds at which it looks again
     told: Mapping[str, str] = field(default_factory=dict)  # names of what it holds elsewhere, such as ids of hosted jobs
+
+    def changed(self, **changes: Any) -> TrialView:
+        """A copy with these fields changed. A journal of 10,000 trials makes 80,000: `dataclasses.replace` takes several times as long."""
+        if not changes.keys() <= self.__dict__.keys():
+            raise TypeError(f"a trial has no {', '.join(changes.keys() - self.__dict__.keys())}")
+        copy = object.__new__(TrialView)
+        copy.__dict__.update(self.__dict__, **changes)
+        return copy
 
     @property
     def ended(self) -> bool:
