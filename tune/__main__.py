@@ -6,6 +6,7 @@ imported before a command needs it: `check` and `--help` load neither torch nor 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -16,7 +17,7 @@ from typing import Any
 import click
 
 from tune import __version__
-from tune.core.errors import StopStudy, UserError
+from tune.core.errors import Problem, StopStudy, UserError
 from tune.exporting.commands import COMMANDS as EXPORTING
 from tune.steer_commands import COMMANDS
 from tune.submit import submit
@@ -195,19 +196,47 @@ def simulate(study: Path, table: Path, by_trial: bool, workers: int, storage: Pa
 @cli.command()
 @STUDY_DIR
 @click.option("--all", "show_all", is_flag=True, help="A line for every trial; default: what runs, the best, and the latest, 60 in all.")
+@click.option("--watch", "-w", is_flag=True, help="Keep up with it until it is done or failed; Ctrl-C leaves it running.")
+@click.option(
+    "--serve",
+    metavar="PORT",
+    type=click.IntRange(0, 65535),
+    help="A page for the users of this machine (127.0.0.1) that keeps up; 0: a free port.",
+)
 @JSON
-def status(directory: Path, show_all: bool, as_json: bool) -> None:
+def status(directory: Path, show_all: bool, watch: bool, serve: int | None, as_json: bool) -> None:
     """How the study in DIR stands, read from its journal; it may be running, on any machine.
 
     \b
     phasetune status studies/quickstart-1
+    phasetune status studies/quickstart-1 --watch
+    phasetune status studies/quickstart-1 --serve 8280     # http://127.0.0.1:8280, and /status.json for scripts
     """
-    from tune.status import read_status
+    given = [name for name, is_given in (("--watch", watch), ("--serve", serve is not None), ("--json", as_json)) if is_given]
+    if len(given) > 1:
+        raise UserError(Problem(" and ".join(given), "more than one way to look", "give one of them; --serve has /status.json"))
+    from tune.status import Observer
+    from tune.watch import StatusServer
+    from tune.watch import watch as keep_up
 
-    text, summary = read_status(directory, None if show_all else _STATUS_LINES)
-    click.echo(text)
+    see, most = Observer(directory).see, None if show_all else _STATUS_LINES
+    if watch or serve is not None:
+        with contextlib.suppress(KeyboardInterrupt):
+            if serve is None:
+                keep_up(see, most, click.echo)
+            else:
+                with StatusServer(see, serve, most) as server:
+                    port = server.server_port
+                    click.echo(
+                        f"{server.url}  (all users of this machine can read it; from another one: ssh -L {port}:127.0.0.1:{port} HOST)"
+                    )
+                    click.echo("Ctrl-C ends it; the study does not need it", err=True)
+                    server.serve_forever()
+        return
+    seen = see(most)
+    click.echo(seen.text)
     if as_json:
-        click.echo(json.dumps(summary))
+        click.echo(json.dumps(seen.summary))
 
 
 @cli.command()

@@ -3,44 +3,67 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from tune.adapters.journal_file import read_entries
+from tune.adapters.journal_file import JournalTail
 from tune.adapters.study_dir import is_running
 from tune.core.errors import Problem, UserError, did_you_mean
 from tune.core.fold import StudyFold
-from tune.core.journal import ASKED, BUDGET, MOVED, Ended, SessionStarted, StopAsked, StudyEnded, decode
+from tune.core.journal import ASKED, BUDGET, MOVED, StopAsked
 from tune.core.steer import name_one_of
 from tune.core.steer_events import words
 from tune.core.trial_view import TrialView
 from tune.live import sparkline
 from tune.logs import followed, ranks_of, wanted_ranks, written
 from tune.summary import all_metrics, as_json, as_text, clock, point_text
+from tune.watch import Seen
 
 _LOOK_EVERY_S = 0.3
 
 
-def read_fold(study_dir: Path) -> StudyFold:
-    """The fold of a study. Raises UserError if there is no study there."""
-    fold = StudyFold.of(read_entries(study_dir))
-    if fold.started is None:
-        raise UserError(Problem(str(study_dir / "journal.jsonl"), "it has no first event yet", "look again in a moment"))
-    return fold
+class Observer:
+    """The fold of a study that may still run: each look reads what is new in its journal."""
+
+    def __init__(self, study_dir: Path):
+        self.study_dir = study_dir
+        self._begin()
+
+    def _begin(self) -> None:
+        self._tail, self._fold = JournalTail(self.study_dir), StudyFold()
+
+    def look(self) -> StudyFold:
+        """Raises UserError if there is no study there, or it cannot be read; the next look then reads it from its beginning."""
+        if self._tail.is_replaced():
+            self._begin()
+        try:
+            for entry in self._tail.new():
+                self._fold.apply(entry)
+        except UserError:
+            self._begin()
+            raise
+        if self._fold.started is None:
+            raise UserError(Problem(str(self.study_dir / "journal.jsonl"), "it has no first event yet", "look again in a moment"))
+        return self._fold
+
+    def see(self, most: int | None = None) -> Seen:
+        """As `look`, and what there is to show of it; of the trials so many lines as `most`."""
+        fold = self.look()
+        text, summary = _shown(fold, self.study_dir, most)
+        return Seen(text, summary, fold.ended is not None and fold.ended.state != "interrupted")
 
 
-def read_status(study_dir: Path, most: int | None = None) -> tuple[str, dict[str, Any]]:
+def _shown(fold: StudyFold, study_dir: Path, most: int | None) -> tuple[str, dict[str, Any]]:
     """Text for people and the `--json` object. `state` is `running` while a driver holds the study, `open` after a kill.
 
     most: so many lines of trials: those that run, the best one, the latest; default: all.
     """
-    fold = read_fold(study_dir)
     assert fold.goal is not None, "a study that has begun has a goal"
     metric = fold.goal.metric
     summary = as_json(fold, str(study_dir.resolve()))
-    held = is_running(study_dir)
+    held = fold.ended is None and is_running(study_dir)
     if fold.ended is None:
         summary["state"] = "running" if held else "open"
     lines = [as_text(fold, str(study_dir)).replace(": open", f": {summary['state']}", 1)]
@@ -61,12 +84,17 @@ def read_status(study_dir: Path, most: int | None = None) -> tuple[str, dict[str
 
 def trial_output(study_dir: Path, trial: str, follow: bool, rank: int | None, most: int | None) -> Iterator[str]:
     """Lines that the workers of a trial printed, and with `follow` those to come. Raises UserError if there is no such trial or rank."""
-    fold = read_fold(study_dir)
+    observer = Observer(study_dir)
+    fold = observer.look()
     if trial not in fold.trials:
         got = f"there is no trial '{trial}'{did_you_mean(trial, fold.trials)}"
         raise UserError(Problem(f"{study_dir}: --trial", got, name_one_of(fold.trials)))
     folder = study_dir / "trials" / trial
-    has_ended = ended_check(study_dir, trial)
+
+    def has_ended() -> bool:
+        now = observer.look()
+        return now.trials[trial].ended or now.ended is not None
+
     if not follow or has_ended():
         yield from written(folder, wanted_ranks(folder, trial, rank), most)
         return
@@ -75,28 +103,6 @@ def trial_output(study_dir: Path, trial: str, follow: bool, rank: int | None, mo
         return ranks_of(folder) if rank is None else [rank]
 
     yield from followed(folder, ranks, has_ended, lambda: time.sleep(_LOOK_EVERY_S), most)
-
-
-def ended_check(study_dir: Path, trial: str) -> Callable[[], bool]:
-    """Says, whenever it is asked, whether the trial or the last session has ended. It reads what is new in the journal."""
-    path, read = study_dir / "journal.jsonl", 0
-    trial_ended = session_ended = False
-
-    def has_ended() -> bool:
-        nonlocal read, trial_ended, session_ended
-        with path.open("rb") as file:
-            file.seek(read)
-            for line in file:
-                if not line.endswith(b"\n"):
-                    break
-                read += len(line)
-                if b'"ended"' in line or b'"study_ended"' in line or b'"session_started"' in line:
-                    event = decode(line.decode("utf-8", errors="replace"), str(path)).event
-                    trial_ended = trial_ended or (isinstance(event, Ended) and event.trial == trial)
-                    session_ended = isinstance(event, StudyEnded) or (session_ended and not isinstance(event, SessionStarted))
-        return trial_ended or session_ended
-
-    return has_ended
 
 
 def steering_lines(fold: StudyFold, most: int = 5) -> list[str]:
@@ -118,7 +124,8 @@ def _worth_a_line(fold: StudyFold, most: int | None) -> list[TrialView]:
     trials = list(fold.trials.values())
     if most is None or len(trials) <= most:
         return trials
-    first = [t for t in trials if t.state in ("running", "waiting") or (fold.best is not None and t.trial == fold.best.trial)][:most]
+    best = fold.best
+    first = [t for t in trials if t.state in ("running", "waiting") or t is best][:most]
     named = {t.trial for t in first}
     others = [t for t in trials if t.trial not in named]
     kept = named | {t.trial for t in others[len(others) - (most - len(named)) :]}
@@ -139,7 +146,11 @@ def _row(trial: TrialView, metric: str, now: float, now_s: float, held: bool) ->
     tail += "  (pinned)" if trial.pinned and not trial.ended else ""
     if trial.state == "running" and trial.waiting:
         why = f"  waits {trial.waiting} ({_until(trial, now_s)})"
-    state = trial.state if held or trial.state != "running" else "cut off"
+    state: str = trial.state
+    if state == "running" and trial.attempt_at is None:  # it left its slot when the study was interrupted
+        state = "waiting"
+    elif state == "running" and not held:
+        state = "cut off"
     return f"{trial.trial:<9} {state:<9} {step:>5} {shown:>18}  {sparkline(values):<12}  {spent:>12}  {tail}{why}"
 
 

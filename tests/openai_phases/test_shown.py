@@ -15,7 +15,7 @@ from tune.core.rules import Rules
 from tune.live import PlainView
 from tune.report.command import read_facts
 from tune.report.section_trials import failures
-from tune.status import read_status
+from tune.status import Observer
 from tune.summary import as_text
 
 KEPT = "phase 3 may cost $27.02, which the study has not left; raise budget.usd; phase 2 is kept"
@@ -46,14 +46,14 @@ def test_the_summary_says_which_trials_the_budget_ended_and_what_they_keep() -> 
 def test_status_says_who_waits_for_what_and_until_when(tmp_path: Path) -> None:
     until = time.time() + 7200
     waiting = Waiting("t0002", "local:jobs", until, "8 of 8 local:jobs a day are used")
-    text, _ = read_status(write(tmp_path / "a", events(waiting), files=False))
+    text = Observer(write(tmp_path / "a", events(waiting), files=False)).see().text
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(until))
     assert f"waits for local:jobs: 8 of 8 local:jobs a day are used (until {when}" in text
     assert f"(budget: {KEPT})" in text and f"(budget: {NOTHING})" in text
     held = Waiting("t0002", "local:jobs", 0.0, "t0001 holds local:jobs (1 at once)")
-    text, _ = read_status(write(tmp_path / "b", events(held), files=False))
+    text = Observer(write(tmp_path / "b", events(held), files=False)).see().text
     assert "(it looks again every now and then)" in text
-    text, _ = read_status(write(tmp_path / "c", events(held, Waiting("t0002", "", 0.0, "")), files=False))
+    text = Observer(write(tmp_path / "c", events(held, Waiting("t0002", "", 0.0, "")), files=False)).see().text
     assert "waits for" not in text
 
 
