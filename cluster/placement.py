@@ -50,7 +50,7 @@ class Placement:
 
 @dataclass(frozen=True)
 class Fit:
-    """What one node can hold: `groups` whole ones, else `workers` of a group that spans nodes; `why` says what is short if it is none."""
+    """What one node can hold: `groups` whole ones; if none, `why` says what part of one, a smaller one, or what is short."""
 
     node: NodeFree
     groups: int
@@ -59,12 +59,16 @@ class Fit:
 
 
 def fits(nodes: Sequence[NodeFree], shape: TrialShape) -> list[Fit]:
-    """Node by node, whether a group of this shape fits and if not, for want of what."""
+    """Node by node, how many groups of this shape fit; if none, what part of one or for want of what."""
     found = []
-    for node in nodes:
-        workers = _workers_on(node, shape)
-        groups = workers // shape.workers
-        found.append(Fit(node, groups, workers, "" if groups else _short_of(node, shape, workers)))
+    workers = [_workers_on(node, shape) for node in nodes]
+    size = next((size for size in shape.sizes if _fit(workers, size)), None)
+    spans = size is not None and max(workers) < size
+    for node, n in zip(nodes, workers, strict=True):
+        groups = n // shape.workers
+        part = f"a group of {size} workers reaches over several nodes: {n} of them fit here" if spans and n else ""
+        fewer = f"a group of {size} workers, fewer than {shape.workers}, fits here" if size is not None and size <= n else ""
+        found.append(Fit(node, groups, n, "" if groups else part or fewer or _short_of(node, shape, n)))
     return found
 
 

@@ -63,6 +63,8 @@ def submit(address: str, follow: bool, dry_run: bool, as_json: bool, **given: An
     parcel = prepare(wish)
     if dry_run:
         click.echo(parcel.shown())
+        if wish.storage is None and given["resume"] is None:
+            click.echo("note: no --storage; a cluster of several nodes refuses that, as they need a folder that all of them see", err=True)
         if as_json:
             click.echo(json.dumps(_summary(parcel, address, None)))
         return

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.placement import NodeFree, fits, node_of
+from cluster.placement import NodeFree, fits, node_of, place
 from tune.core.errors import UserError
 from tune.core.shape import TrialShape
 from tune.load import load_study
@@ -37,6 +37,31 @@ def test_a_node_whose_sums_would_do_says_that_its_pieces_do_not() -> None:
     assert fit.groups == 1
     [fit] = fits([NodeFree("a", 8, 3)], TrialShape(4, 1, 0.75))
     assert fit.groups == 0 and fit.why == "its pieces: 3 of 4 workers of 1 CPU and 0.75 GPU fit"
+
+
+@pytest.mark.parametrize("fewest", [None, 2])
+def test_where_no_node_holds_a_whole_group_each_says_what_part_of_one_it_holds(fewest: int | None) -> None:
+    shape = TrialShape(4, 1, min_workers=fewest)
+    found = fits([NodeFree("a", 2), NodeFree("b", 1), NodeFree("c", 0.5), NodeFree("d", 1)], shape)
+    assert [fit.groups for fit in found] == [0, 0, 0, 0]
+    assert found[0].why == "a group of 4 workers reaches over several nodes: 2 of them fit here"
+    assert found[2].why == "CPU: a group needs 4, it has 0.5"
+    too_few = fits([NodeFree("a", 1), NodeFree("b", 0.5)], shape)
+    assert [fit.why for fit in too_few] == ["CPU: a group needs 4, it has 1", "CPU: a group needs 4, it has 0.5"]
+
+
+@pytest.mark.parametrize(
+    ("cpus", "whys"),
+    [
+        ((2, 1), ["a group of 2 workers, fewer than 4, fits here", "CPU: a group needs 4, it has 1"]),
+        ((1, 1), ["a group of 2 workers reaches over several nodes: 1 of them fit here"] * 2),
+    ],
+)
+def test_of_an_elastic_group_it_is_the_size_that_will_begin_that_is_told(cpus: tuple[int, int], whys: list[str]) -> None:
+    shape, nodes = TrialShape(4, 1, min_workers=2), [NodeFree("a", cpus[0]), NodeFree("b", cpus[1])]
+    assert [fit.why for fit in fits(nodes, shape)] == whys
+    placed = place(nodes, shape, None)
+    assert placed.spans == ("reaches" in whys[0]) and sum(placed.per_node.values()) == 2
 
 
 def test_the_sort_of_gpu_and_the_memory_are_read_from_what_ray_counts() -> None:

@@ -54,6 +54,13 @@ def test_what_would_be_sent_is_the_study_and_our_code_and_the_command(project: P
     assert command.endswith("-- run study.yaml --set budget.trials=5 --address auto --json") and "--storage /shared/studies" in command
 
 
+@pytest.mark.parametrize("words", [(), ("--storage", "/shared/studies"), ("--resume", "/shared/studies/sent-1")])
+def test_a_dry_run_says_what_a_cluster_of_several_nodes_would_refuse(project: Path, words: tuple[str, ...]) -> None:
+    study = [] if "--resume" in words else [str(project / "study.yaml")]
+    result = submit(project, *study, "--dry-run", *words)
+    assert result.exit_code == 0 and ("no --storage" in result.stderr) == (not words), result.output
+
+
 def test_only_named_variables_travel_and_their_values_are_not_shown(project: Path) -> None:
     env = {"MY_KEY": "a-value-of-mine", "OTHER": "another-value"}
     result = submit(project, str(project / "study.yaml"), "--dry-run", "--json", "--env", "MY_KEY", env=env)
