@@ -88,7 +88,8 @@ def look(kind: str, sizes: Sequence[int], folder: Path) -> None:
         if name == "report":
             sheet.row("report.html, MB", [(d / "report" / "report.html").stat().st_size / MB for d in dirs], 2)
             sheet.row("report.md, MB", [(d / "report" / "report.md").stat().st_size / MB for d in dirs], 3)
-    _rows(sheet, "compare with the smallest", [program(["compare", str(dirs[0]), str(d), "--out", str(d / "compare")]) for d in dirs])
+    smallest = shutil.copytree(dirs[0], folder / "smallest", dirs_exist_ok=True)
+    _rows(sheet, "compare with the smallest", [program(["compare", str(smallest), str(d), "--out", str(d / "compare")]) for d in dirs])
     _rows(sheet, "resume, to its first new event", [_resumed(d) for d in dirs])
 
 

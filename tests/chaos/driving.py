@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -161,6 +161,13 @@ class Run:
     def blow(self, lasted_s: float = 0.0) -> Blow:
         """The fault strikes now."""
         return Blow(tuple(self.entries()), time.time(), lasted_s)
+
+    def less_what_was_taken_back(self, blow: Blow) -> Blow:
+        """Without an event that stood in the journal while its sync failed: the driver cut it off again and did not act on it."""
+        kept = self.n_events()
+        if kept < len(blow.before) - 1:
+            raise Broken(f"of {len(blow.before)} events {kept} are left")
+        return replace(blow, before=blow.before[:kept])
 
     def n_sessions(self) -> int:
         return sum(isinstance(entry.event, SessionStarted) for entry in self.entries())

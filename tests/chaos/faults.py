@@ -103,7 +103,7 @@ def _disk_error(number: int, below: str = "") -> Callable[[Scene], Blow]:
         scene.disk.goes_bad(number, below=below)
         _stops_and_says_why(scene)
         scene.disk.is_mended()
-        return replace(blow, lasted_s=time.time() - blow.at_s)
+        return replace(scene.run.less_what_was_taken_back(blow), lasted_s=time.time() - blow.at_s)
 
     return strike
 
@@ -143,7 +143,7 @@ def _file_system_full(scene: Scene) -> Blow:
                 continue
     _stops_and_says_why(scene)
     ballast.unlink()
-    return replace(blow, lasted_s=time.time() - blow.at_s)
+    return replace(scene.run.less_what_was_taken_back(blow), lasted_s=time.time() - blow.at_s)
 
 
 def _file_limit(scene: Scene) -> Blow:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any
 
@@ -24,13 +24,14 @@ class Cost:
     """lost: trials that had ended and no longer do so as they did, that failed, or are missing. duplicates: MLflow runs of a trial
     beyond its first, and trials without one. changed: decisions. repeated: steps done again though the journal had them; the step
     that was under way at a fault is begun again and not counted. recover_s: from the blow to the next report of a trial that it hit,
-    the time that the fault itself lasted left out; None where no report was left to come."""
+    the time that the fault itself lasted left out; None where no report was left to come. `first_change`: of the decisions, for people."""
 
     lost: int
     duplicates: int
     changed: int
     repeated: int
     recover_s: float | None
+    first_change: str = field(default="", compare=False)
 
     @property
     def kept(self) -> bool:
@@ -50,14 +51,16 @@ def judge(
     lost += sum(trial not in ended or (ended[trial].state == "failed") for trial in trials)
     lost += sum(n - 1 for n in Counter(e.event.trial for e in past if isinstance(e.event, Ended)).values())
     duplicates = sum(abs(runs[trial] - 1) for trial in fold.trials) + sum(runs[trial] for trial in runs if trial not in fold.trials)
-    changed = sum(a != b for a, b in zip_longest(blow.before, past[: len(blow.before)])) + redecided(past)
+    changes = [f"rewritten: {a} -> {b}" for a, b in zip_longest(blow.before, past[: len(blow.before)]) if a != b] + redecided(past)
     if study.ordered:
         assert fold.goal is not None
-        changed += sum(a != b for a, b in zip_longest(_essence(past, fold.goal), _essence(whole, fold.goal)))
-    return Cost(lost, duplicates, changed, _repeated(past[len(blow.before) : upto], blow.before), _recover_s(past[:upto], blow))
+        pairs = zip_longest(_essence(past, fold.goal), _essence(whole, fold.goal))
+        changes += [f"undisturbed: {b}, here: {a}" for a, b in pairs if a != b]
+    repeated, recover_s = _repeated(past[len(blow.before) : upto], blow.before), _recover_s(past[:upto], blow)
+    return Cost(lost, duplicates, len(changes), repeated, recover_s, next(iter(changes), ""))
 
 
-def redecided(past: Sequence[Entry]) -> int:
+def redecided(past: Sequence[Entry]) -> list[str]:
     """Points and verdicts of a journal that are not those of its sampler and scheduler on the journal's own past."""
     from tune.adapters.samplers import make_sampler_of
     from tune.adapters.schedulers import make_scheduler
@@ -71,19 +74,20 @@ def redecided(past: Sequence[Entry]) -> int:
     fold = StudyFold(spec.goal)
     journal = JournalWriter(MemoryJournal(), VirtualClock(), fold)
     proposer = Proposer(spec.goal, sampler, make_scheduler(spec.scheduler, spec.goal, spec.study.seed), journal)
-    wrong = 0
+    wrong: list[str] = []
     for entry in past:
         event = entry.event
         view = fold.trials.get(getattr(event, "trial", None) or "")
         match event:
             case Suggested(role="search"):
-                wrong += proposer.point(event.trial) != event.point
+                point = proposer.point(event.trial)
+                wrong += [f"point of {event.trial}: {point}, here: {event.point}"] if point != event.point else []
                 fold.apply(entry)
                 proposer.scheduler.add(event.trial)
                 continue
             case Reported() if view is not None and view.role == "search":
                 verdict = proposer.judge(view, event.step, event.metrics)
-                wrong += verdict != event.verdict
+                wrong += [f"{event.trial} after {event.step}: {verdict}, here: {event.verdict}"] if verdict != event.verdict else []
                 if event.pause:
                     sampler.pause(event.trial)
             case Promoted():

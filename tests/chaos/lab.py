@@ -143,7 +143,7 @@ class Lab:
             if scene.run.wait(ENDS_WITHIN_S[study.where]) != 0:
                 raise Broken(f"a resume of a done study failed: {scene.run.said()[-800:]}")
         cost = judge(study, scene.run.entries(), self._whole.get(study.name, ()), blow, mlflow_runs(store, study.name), upto)
-        return Row(name, study.name, len(blow.before), cost, blow.seen)
+        return Row(name, study.name, len(blow.before), cost, blow.seen or cost.first_change[:400])
 
     def _undisturbed(self, study: ChaosStudy) -> list[Entry]:
         if study.name not in self._whole:

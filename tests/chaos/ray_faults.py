@@ -144,7 +144,7 @@ def _full_disk(scene: Scene, nodes: Nodes | None) -> Blow:
     scene.disk.is_mended()
     if code != 1 or "go on with: " not in scene.run.said():
         raise Broken(f"exit code {code}, where 1 and what to do were due: {scene.run.said()[-800:]}")
-    return Blow(blow.before, blow.at_s, time.time() - blow.at_s)
+    return replace(scene.run.less_what_was_taken_back(blow), lasted_s=time.time() - blow.at_s)
 
 
 def _kill_raylet(replaced_after_s: float) -> Callable[[Scene, Nodes | None], Blow]:

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from tests.chaos import faults as of
 from tests.chaos.__main__ import table
-from tests.chaos.driving import Blow
+from tests.chaos.driving import Blow, Broken, Run
 from tests.chaos.judging import Cost, judge
 from tests.chaos.lab import Lab, Row
 from tests.chaos.studies import STOP
-from tune.core.journal import Ended, Entry, Reported, Started, Suggested, decode_all
+from tune.core.journal import Ended, Entry, Reported, Started, Suggested, decode_all, encode
 
 pytestmark = pytest.mark.slow
 
@@ -47,6 +48,20 @@ def test_the_judge_finds_nothing_in_an_undisturbed_study(whole: list[Entry]) -> 
     assert cost.kept and cost.repeated == 0
 
 
+def test_one_event_may_be_taken_back_by_a_disk_that_goes_bad_and_no_more(whole: list[Entry], tmp_path: Path) -> None:
+    run = Run(tmp_path, STOP.name, STOP.text, ())
+    run.study_dir.mkdir(parents=True)
+    lines = [encode(entry) + "\n" for entry in whole[:20]]
+    run.journal.write_text("".join(lines))
+    blow = run.blow()
+    for left in (22, 20, 19):
+        run.journal.write_text("".join([*lines, "{}\n", "{}\n"][:left]))
+        assert run.less_what_was_taken_back(blow).before == tuple(whole[: min(left, 20)])
+    run.journal.write_text("".join(lines[:18]))
+    with pytest.raises(Broken, match="of 20 events 18 are left"):
+        run.less_what_was_taken_back(blow)
+
+
 def test_the_judge_sees_a_lost_trial_a_second_run_a_changed_verdict_and_a_repeated_step(whole: list[Entry]) -> None:
     at, end = next((i, e.event) for i, e in enumerate(whole) if isinstance(e.event, Ended))
     other = [*whole[:at], replace(whole[at], event=replace(end, state="failed", values=())), *whole[at + 1 :]]
@@ -55,7 +70,8 @@ def test_the_judge_sees_a_lost_trial_a_second_run_a_changed_verdict_and_a_repeat
     assert judged(whole, whole, 20, twice).duplicates == 1
     i, report = next((i, e.event) for i, e in enumerate(whole) if isinstance(e.event, Reported) and e.event.stop)
     gone_on = [*whole[:i], replace(whole[i], event=replace(report, stop="")), *whole[i + 1 :]]
-    assert judged(whole, gone_on, 20).changed > 0
+    changed = judged(whole, gone_on, 20)
+    assert changed.changed > 0 and report.trial in changed.first_change
     last = next(e.event for e in reversed(whole[:40]) if isinstance(e.event, Reported))
     again = [*whole[:40], Entry(40, whole[39].t, Started(last.trial, 2, 0, None)), *whole[40:]]
     assert judged(whole, again, 40).repeated == last.step + 1
