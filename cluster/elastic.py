@@ -1,10 +1,10 @@
 """How many workers an elastic group begins with, and when it gets more.
 
 It begins with all of them if their room comes soon, else with as many as have room then; where not even the fewest have, it waits for
-those, and looks again from the top. Room is what Ray has reserved: two groups never
-count on the same. While a group has fewer, room that makes it one of the next size stays asked for, so that an autoscaler sees what is
-missing. A group that leaves its workers for more gives their room back for a moment; so only one group of a session does so at a time,
-the others ask for nothing meanwhile, and one that gained nothing by it waits longer before it asks again.
+those, and looks again from the top. Room is what Ray has reserved: two groups never count on the same. While a group has fewer, room
+that makes it one of the next size stays asked for, so that an autoscaler sees what is missing. A group that leaves its workers for more
+gives their room back for a moment, and a busy cluster takes seconds to notice; so only one group of a session does so at a time, the
+others ask for nothing meanwhile, and one that gained nothing by it waits longer before it asks again.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from tune.core.shape import TrialShape
 LOOK_EVERY_S = 1.0  # whether room for more is there
 _SETTLE_EVERY_S = 0.1
 _GLANCE_S = 1.0  # for a size, where no more is waited for
+_RETURN_S = 20.0  # for room that was reserved, and that of the workers that left for it, to be free for the whole group
 _MOST_PATIENCE_S = 600.0
 
 
@@ -79,17 +80,19 @@ class ElasticRoom:
     def settle(self, is_over: Callable[[], bool]) -> tuple[int, PlacementGroup] | None:
         """A number of workers, and their place. Waits as long as there is room for none of the sizes; None if `is_over` meanwhile."""
         left_with, self._left_with = self._left_with, 0
+        left_for = self._next(left_with) if left_with else None
         patience_s, self._at_once = _GLANCE_S if left_with or self._at_once else self._patience_s, False
         self._turn.take(self)  # others ask for nothing meanwhile
         try:
             while True:
                 for workers in self._shape.sizes:
-                    room = self._placed(workers, patience_s, is_over)
+                    room = self._placed(workers, _RETURN_S if workers == left_for else patience_s, is_over)
                     if room is not None:
                         gained = workers > left_with
                         self._rest_s = 0.0 if gained else min(_MOST_PATIENCE_S, 2 * max(self._rest_s, self._patience_s))
                         return workers, room.placement_group
                     patience_s = _GLANCE_S
+                left_for = None
                 some = self._placed(self._shape.sizes[-1], math.inf, is_over)
                 if some is None:
                     return None
@@ -112,7 +115,7 @@ class ElasticRoom:
                         more.withdraw()
                     more = None
                 elif more is None:
-                    more = self._ask(self._for_next(workers)) if self._clock() >= not_before else None
+                    more = self._ask(self._shape.of(self._next(workers) - workers)) if self._clock() >= not_before else None
                 elif more.there() and self._turn.take(self):
                     if pause(2 * LOOK_EVERY_S):  # the others see whose turn it is
                         return
@@ -131,8 +134,8 @@ class ElasticRoom:
         """The group is over."""
         self._turn.give_back(self)
 
-    def _for_next(self, workers: int) -> TrialShape:
-        return self._shape.of(min(size for size in self._shape.sizes if size > workers) - workers)
+    def _next(self, workers: int) -> int:
+        return min(size for size in self._shape.sizes if size > workers)
 
     def _placed(self, workers: int, within_s: float, is_over: Callable[[], bool]) -> AskedRoom | None:
         if is_over():  # Ray may be gone, and asking would start one

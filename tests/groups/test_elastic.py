@@ -146,10 +146,18 @@ class Watched:
         self.elastic.watch(self.workers, self.pause, self.leave)
         return self
 
-    def again(self) -> Any:
-        """Its workers have left; the next set."""
-        self.cluster.held -= self.workers
-        return self.elastic.settle(lambda: False)
+    def again(self, noticed_after_s: float = 0.0) -> Any:
+        """Its workers have left, which the cluster notices so much later; the next set."""
+        gone_s = self.cluster.now_s + noticed_after_s
+        here = self.workers
+
+        def look() -> bool:
+            nonlocal here
+            if here and self.cluster.now_s >= gone_s:
+                self.cluster.held, here = self.cluster.held - here, 0
+            return False
+
+        return self.elastic.settle(look)
 
 
 def test_a_smaller_group_leaves_for_the_next_size_when_there_is_room_and_its_workers_are_up_and_is_not_kept_waiting_then() -> None:
@@ -161,6 +169,15 @@ def test_a_smaller_group_leaves_for_the_next_size_when_there_is_room_and_its_wor
     began_s = cluster.now_s
     assert group.again() == (2, 2)
     assert cluster.now_s - began_s < 3.0, "the patience of a start is not due"
+
+
+@pytest.mark.parametrize("noticed_after_s", [0.5, 5.0, 15.0])
+def test_what_it_left_for_is_waited_for_where_a_busy_cluster_is_slow_to_notice_that_its_workers_are_gone(noticed_after_s: float) -> None:
+    cluster = Cluster(2)
+    group = Watched(cluster, 1, elastic_in(cluster)).watch()
+    began_s = cluster.now_s
+    assert group.again(noticed_after_s) == (2, 2)
+    assert cluster.now_s - began_s < noticed_after_s + 3.0
 
 
 def test_without_room_it_stays_and_at_the_end_nothing_is_asked_for_any_more() -> None:
