@@ -60,16 +60,19 @@ class Fit:
 
 def fits(nodes: Sequence[NodeFree], shape: TrialShape) -> list[Fit]:
     """Node by node, how many groups of this shape fit; if none, what part of one or for want of what."""
-    found = []
     workers = [_workers_on(node, shape) for node in nodes]
-    size = next((size for size in shape.sizes if _fit(workers, size)), None)
-    spans = size is not None and max(workers) < size
-    for node, n in zip(nodes, workers, strict=True):
-        groups = n // shape.workers
-        part = f"a group of {size} workers reaches over several nodes: {n} of them fit here" if spans and n else ""
-        fewer = f"a group of {size} workers, fewer than {shape.workers}, fits here" if size is not None and size <= n else ""
-        found.append(Fit(node, groups, n, "" if groups else part or fewer or _short_of(node, shape, n)))
-    return found
+    size = next((size for size in shape.sizes if _fit(workers, size)), None)  # of the group that would begin
+
+    def why_no_whole_one(node: NodeFree, n: int) -> str:
+        if size is not None and n >= size:
+            return f"a group of {size} workers, fewer than {shape.workers}, fits here"
+        if size is not None and n and max(workers) < size:
+            return f"a group of {size} workers reaches over several nodes: {n} of them fit here"
+        return _short_of(node, shape, n)
+
+    groups = [n // shape.workers for n in workers]
+    found = zip(nodes, groups, workers, strict=True)
+    return [Fit(node, whole, n, "" if whole else why_no_whole_one(node, n)) for node, whole, n in found]
 
 
 def node_of(name: str, resources: Mapping[str, float]) -> NodeFree:

@@ -44,8 +44,7 @@ class Observer:
         except UserError:
             self._begin()
             raise
-        if self._fold.started is None:
-            raise UserError(Problem(str(self.study_dir / "journal.jsonl"), "it has no first event yet", "look again in a moment"))
+        self._fold.begun(str(self.study_dir / "journal.jsonl"))
         return self._fold
 
     def see(self, most: int | None = None) -> Seen:

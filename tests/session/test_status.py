@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 
 from tests.report.made_study import Recorder, started, write
@@ -41,3 +42,12 @@ def test_what_runs_the_best_and_the_latest_have_a_line_in_the_order_of_the_study
 
 def test_all_shows_every_trial(tmp_path: Path) -> None:
     assert shown(made(tmp_path), "--all") == [f"t{i:04d}" for i in range(N)]
+
+
+@pytest.mark.parametrize("command", ["status", "logs", "report", "compare", "export"])
+def test_a_study_whose_first_event_is_not_written_yet_is_told_as_that(tmp_path: Path, command: str) -> None:
+    (tmp_path / "journal.jsonl").touch()
+    words = {"logs": ["--trial", "t0000"], "compare": [str(made(tmp_path / "other"))]}
+    result = CliRunner().invoke(cli, [command, str(tmp_path), *words.get(command, [])])
+    assert result.exit_code == 2, result.output
+    assert "journal.jsonl\n    got: it has no first event yet\n    fix: look again in a moment\n" in result.output

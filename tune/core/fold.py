@@ -96,6 +96,12 @@ class StudyFold:
 
     # -- questions ------------------------------------------------------------------------------------------------------------
 
+    def begun(self, where: str) -> StudyStarted:
+        """The first event; `where` it would be, for the error. Raises UserError if it has not come yet."""
+        if self.started is None:
+            raise UserError(Problem(where, "it has no first event yet", "look again in a moment"))
+        return self.started
+
     def count(self, state: str, role: Role = "search") -> int:
         return self._counts[role, state]
 

@@ -41,19 +41,18 @@ def export(directory: Path, trial: str, out: Path | None, merge: bool, to_mlflow
         raise UserError(Problem("--tracking-uri", "it has no effect without --mlflow", "add --mlflow, or leave it out"))
     entries = list(read_entries(directory))
     fold = StudyFold.of(entries)
-    if fold.started is None:
-        raise UserError(Problem(str(directory / "journal.jsonl"), "it has no first event yet", "look again in a moment"))
+    started = fold.begun(str(directory / "journal.jsonl"))
     started_in = Path.cwd()
     directory, out = directory.resolve(), None if out is None else out.resolve()
     with contextlib.suppress(OSError, KeyError, TypeError):
-        os.chdir(fold.started.environment["folder"])  # relative paths in a study mean what they meant when it began
+        os.chdir(started.environment["folder"])  # relative paths in a study mean what they meant when it began
     if to_mlflow:
         from tune.adapters.mlflow_model import TrialRun, make_loadable
 
-        uri = tracking_uri or _tracking_uri_of(fold.started.environment, directory)
-        run = TrialRun(uri, entries[0], fold.started.study, chosen(fold, directory, trial).trial)
+        uri = tracking_uri or _tracking_uri_of(started.environment, directory)
+        run = TrialRun(uri, entries[0], started.study, chosen(fold, directory, trial).trial)
         written = export_trial(fold, directory, trial, out, merge, make_loadable)
-        click.echo(f"logged as {run.log(written.folder, fold.started.study)}", err=as_json)
+        click.echo(f"logged as {run.log(written.folder, started.study)}", err=as_json)
     else:
         written = export_trial(fold, directory, trial, out, merge)
     if written.note:

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainables.catalog import CATALOG, metrics_of
-from tune.adapters.journal_file import read_lines
+from tune.adapters.journal_file import read_entries
 from tune.adapters.study_dir import is_running
 from tune.core.errors import Problem, UserError
-from tune.core.journal import decode_all
 from tune.core.metrics import MetricSet
 from tune.core.trial_view import TrialView
 from tune.report.compare import Comparison, compare
@@ -34,7 +33,7 @@ class Written:
 
 def read_facts(study_dir: Path) -> Facts:
     """Raises UserError if there is no study there, or one that cannot be read."""
-    entries = list(decode_all(read_lines(study_dir / "journal.jsonl"), str(study_dir / "journal.jsonl")))
+    entries = list(read_entries(study_dir))
 
     def read_file(trial: TrialView, path: str) -> str | None:
         folder = (study_dir / "trials" / trial.trial).resolve()

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from tune.core.errors import Problem, UserError
 from tune.core.fold import StudyFold
 from tune.core.goal import Goal
 from tune.core.journal import Entry
@@ -71,9 +70,7 @@ class Facts:
     ) -> Facts:
         """`running`: a process holds the study now. Raises UserError if the journal has no first event yet."""
         fold = StudyFold.of(entries)
-        if fold.started is None or fold.goal is None:
-            raise UserError(Problem(f"{where}: journal.jsonl", "it has no first event yet", "look again in a moment"))
-        trainable = fold.started.resolved.get("trainable")
+        trainable = fold.begun(f"{where}: journal.jsonl").resolved.get("trainable")
         kind = trainable.get("kind") if isinstance(trainable, Mapping) else None
         return cls(where, fold, timeline(entries), metrics_of(str(kind)), read_file, running)
 
