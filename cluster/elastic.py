@@ -1,10 +1,11 @@
-"""How many workers an elastic group begins with, and when it gets more.
+"""Room for the workers of a group: how many workers an elastic one begins with, and when it gets more.
 
-It begins with all of them if their room comes soon, else with as many as have room then; where not even the fewest have, it waits for
-those, and looks again from the top. Room is what Ray has reserved: two groups never count on the same. While a group has fewer, room
-that makes it one of the next size stays asked for, so that an autoscaler sees what is missing. A group that leaves its workers for more
-gives their room back for a moment, and a busy cluster takes seconds to notice; so only one group of a session does so at a time, the
-others ask for nothing meanwhile, and one that gained nothing by it waits longer before it asks again.
+A group of fixed size waits for its room, however long that takes. An elastic one begins with all of its workers if their room comes soon,
+else with as many as have room then; where not even the fewest have, it waits for those, and looks again from the top. Room is what Ray
+has reserved: two groups never count on the same. While a group has fewer, room that makes it one of the next size stays asked for, so
+that an autoscaler sees what is missing. A group that leaves its workers for more gives their room back for a moment, and a busy cluster
+takes seconds to notice; so only one group of a session does so at a time, the others ask for nothing meanwhile, and one that gained
+nothing by it waits longer before it asks again.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ LOOK_EVERY_S = 1.0  # whether room for more is there
 _SETTLE_EVERY_S = 0.1
 _GLANCE_S = 1.0  # for a size, where no more is waited for
 _RETURN_S = 20.0  # for room that was reserved, and that of the workers that left for it, to be free for the whole group
+_ASK_AGAIN_S = 60.0  # for a fixed size: what a node can hold may have changed since
 _MOST_PATIENCE_S = 600.0
 
 
@@ -58,9 +60,9 @@ class Turn:
                 self._holder = None
 
 
-class ElasticRoom:
-    """Room for one group of `shape`. ask: for room for a shape of fixed size. patience_s: how long room for all workers is waited for;
-    at_once: not by the first ones, since somebody has waited already."""
+class GroupRoom:
+    """Room for one group of `shape`, again and again. ask: for room for a shape of fixed size. patience_s: how long room for all workers
+    of an elastic one is waited for; at_once: not by the first ones, since somebody has waited already."""
 
     def __init__(
         self,
@@ -79,6 +81,8 @@ class ElasticRoom:
 
     def settle(self, is_over: Callable[[], bool]) -> tuple[int, PlacementGroup] | None:
         """A number of workers, and their place. Waits as long as there is room for none of the sizes; None if `is_over` meanwhile."""
+        if len(self._shape.sizes) == 1:
+            return self._settle_whole(is_over)
         left_with, self._left_with = self._left_with, 0
         left_for = self._next(left_with) if left_with else None
         patience_s, self._at_once = _GLANCE_S if left_with or self._at_once else self._patience_s, False
@@ -99,6 +103,13 @@ class ElasticRoom:
                 some.withdraw()  # there may be room for more than the fewest
         finally:
             self._turn.give_back(self)
+
+    def _settle_whole(self, is_over: Callable[[], bool]) -> tuple[int, PlacementGroup] | None:
+        while not is_over():
+            room = self._placed(self._shape.workers, _ASK_AGAIN_S, is_over)
+            if room is not None:
+                return self._shape.workers, room.placement_group
+        return None
 
     def watch(self, workers: int, pause: Callable[[float | None], bool], leave: Callable[[], bool]) -> None:
         """Beside a group that has so many workers: ask for room for more, and have it `leave` for them when that is there.

@@ -16,6 +16,7 @@ from tune.core.journal import (
     BUDGET,
     ENDED_STATES,
     MOVED,
+    NO_WORKERS,
     Ended,
     Entry,
     GroupNoted,
@@ -128,6 +129,8 @@ class PlainView:
                 return f"{trial} step {step}{said}" + (f"  stopped: {stop}" if stop else "") + (f"  paused {pause}" if pause else "")
             case Promoted(trial, rung):
                 return f"{trial} goes on: it is among the best at the rung after step {rung}"
+            case Retried(trial, _, reason, detail) if reason == NO_WORKERS:
+                return f"{trial} may go to another worker group: its own has {detail}"
             case Retried(trial, attempt, reason, detail) if reason in MOVED:
                 return f"{trial} left its workers after attempt {attempt}; it will go on with others from its checkpoint. {detail}"
             case Retried(trial, attempt, reason, detail):

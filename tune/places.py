@@ -86,7 +86,8 @@ def placed(spec: StudySpec, address: str | None, foreground: bool, resumes: bool
 
             patience_s = None if spec.cluster.elastic is None else spec.cluster.elastic.patience_s
             is_small = sum(found.per_node.values()) < shape.workers
-            made.append(_Groups(shape, found.spans, orders.scratch, patience_s or 0.0, waited=is_small))
+            hang_s = 60 * spec.cluster.hang_minutes
+            made.append(_Groups(shape, found.spans, orders.scratch, hang_s, patience_s or 0.0, waited=is_small))
             at_once = search.rules.slots if grown is None else min(found.slots, search.rules.slots)
             growth = None if grown is None else Growth(grown.idle_s, 0.0 if is_small else patience_s)
             return RayTuneExecutor(search, at_once, made[-1], orders.order, orders.after_step, poll, growth)
@@ -101,11 +102,25 @@ def placed(spec: StudySpec, address: str | None, foreground: bool, resumes: bool
 
 
 def _ask_for_one(shape: TrialShape) -> Room:
-    """Over several nodes if need be: what nodes come is not known."""
+    return _room(shape, spans=True)  # what nodes come is not known
+
+
+def _room(shape: TrialShape, spans: bool) -> Room:
     from cluster.room import Room
     from trainables.adapters.worker_group import resources_of_worker
 
-    return Room(shape, True, resources_of_worker(shape))
+    return Room(shape, spans, resources_of_worker(shape))
+
+
+def _must_span(shape: TrialShape) -> bool:
+    """Whether a group of this shape fits, and in no node alone."""
+    from cluster.placement import place
+    from cluster.ray_cluster import nodes
+
+    try:
+        return place(nodes(), shape, 1).spans
+    except UserError:  # it does not fit at present
+        return False
 
 
 def cannot_grow(spec: StudySpec, where: str = "on a Ray of this machine alone, to which no node can come") -> list[Problem]:
@@ -209,37 +224,34 @@ def _sort_of_gpu() -> str | None:
 class _Groups:
     """The worker groups of this session, one a slot, and the room that it asks for; the port `tune.adapters.slots.Groups`."""
 
-    def __init__(self, shape: TrialShape, spans: bool, scratch: Path, patience_s: float, waited: bool):
+    def __init__(self, shape: TrialShape, spans: bool, scratch: Path, hang_s: float, patience_s: float, waited: bool):
         """waited: for room for a whole elastic group, in vain."""
         from cluster.elastic import Turn
+        from trainables.adapters.order import GroupLimits
 
         self._shape, self._spans, self._scratch, self._patience_s = shape, spans or shape.min_workers is not None, scratch, patience_s
+        self._limits = GroupLimits(hang_s=hang_s)
         self._turn, self._waited = Turn(), waited
         self._made: dict[int, Any] = {}
         self._leaving: list[threading.Thread] = []
 
     def make(self, slot: int, room: Any) -> tuple[Any, str]:
-        from cluster.elastic import ElasticRoom
+        from cluster.elastic import GroupRoom
         from trainables.adapters.worker_group import WorkerGroup
 
         placement_group = None if room is None else room.placement_group
         if slot in self._made:  # its host is gone; what is left of it goes too
             self.release(slot)
-        elastic = None
-        if self._shape.min_workers is not None:
-            elastic = ElasticRoom(self._shape, self._patience_s, self._ask, self._turn, at_once=self._waited)
-        group = WorkerGroup(self._shape, self._scratch, spans=self._spans, room=placement_group, elastic=elastic)
-        self._made[slot] = group
+        rooms = GroupRoom(self._shape, self._patience_s, self._ask, self._turn, at_once=self._waited)
+        self._made[slot] = group = WorkerGroup(self._shape, self._scratch, self._limits, self._spans, placement_group, rooms)
         return group.host, group.name
 
     def ask(self) -> Room:
         return self._ask(self._shape)
 
     def _ask(self, shape: TrialShape) -> Room:
-        from cluster.room import Room
-        from trainables.adapters.worker_group import resources_of_worker
-
-        return Room(shape, self._spans, resources_of_worker(shape))
+        """Over several nodes only where no node that is alive could hold it: the one that did may be lost."""
+        return _room(shape, self._spans or _must_span(shape))
 
     def release(self, slot: int) -> None:
         self._leaving = [thread for thread in self._leaving if thread.is_alive()]

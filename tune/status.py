@@ -12,7 +12,7 @@ from tune.adapters.journal_file import JournalTail
 from tune.adapters.study_dir import is_running
 from tune.core.errors import Problem, UserError, did_you_mean
 from tune.core.fold import StudyFold
-from tune.core.journal import ASKED, BUDGET, MOVED, StopAsked
+from tune.core.journal import ASKED, BUDGET, MOVED, NO_WORKERS, StopAsked
 from tune.core.steer import name_one_of
 from tune.core.steer_events import words
 from tune.core.trial_view import TrialView
@@ -67,7 +67,11 @@ def _shown(fold: StudyFold, study_dir: Path, most: int | None) -> tuple[str, dic
         summary["state"] = "running" if held else "open"
     lines = [as_text(fold, str(study_dir)).replace(": open", f": {summary['state']}", 1)]
     moved = sum(trial.moves for trial in fold.trials.values())
-    lines += [f"  moved      {moved} attempt(s) left a drained node, or fewer workers; their trials go on from there"] if moved else []
+    lines += (
+        [f"  moved      {moved} attempt(s) left a drained node, fewer workers, or a group without any; their trials go on from there"]
+        if moved
+        else []
+    )
     lines += steering_lines(fold)
     if fold.ended is None and not held:
         lines.append(f"  no process runs it here; go on with: phasetune resume {study_dir}")
@@ -141,7 +145,8 @@ def _row(trial: TrialView, metric: str, now: float, now_s: float, held: bool) ->
     tail = point_text(trial.point) or trial.role
     why = f"  ({trial.reason}: {trial.detail})" if trial.state == "failed" or trial.reason == BUDGET else ""
     why = f"  ({trial.detail})" if trial.reason == ASKED else why
-    why = f"  (left its workers: {trial.detail})" if trial.state == "waiting" and trial.reason in MOVED else why
+    if trial.state == "waiting" and trial.reason in MOVED:
+        why = f"  ({trial.detail})" if trial.reason == NO_WORKERS else f"  (left its workers: {trial.detail})"
     tail += "  (pinned)" if trial.pinned and not trial.ended else ""
     if trial.state == "running" and trial.waiting:
         why = f"  waits {trial.waiting} ({_until(trial, now_s)})"

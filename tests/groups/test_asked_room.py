@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.groups.recipes import order_of
 from tests.groups.test_leased_groups import Lessee, all_cpus_come_free
 from tune.core.shape import TrialShape
 
@@ -78,4 +79,30 @@ def test_a_group_that_is_closed_before_it_moves_in_leaves_no_room_behind(ray_ses
     group = WorkerGroup(shape, tmp_path / "groups", room=room.placement_group)
     group.close(grace_s=45)
     assert set(held()) - before == set()
+    assert all_cpus_come_free(group)
+
+
+def test_a_group_waits_for_its_room_longer_than_ray_train_would_and_hands_back_its_trial(
+    ray_session: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    from cluster.elastic import GroupRoom, Turn
+    from trainables.adapters.order import GroupLimits
+    from trainables.adapters.worker_group import WorkerGroup
+
+    monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "0.5")
+    before, every_cpu = set(held()), TrialShape(1, int(ray.cluster_resources()["CPU"]))
+    other = ask(every_cpu)
+    assert comes(other)
+    rooms = GroupRoom(every_cpu, 0.0, ask, Turn())
+    group = WorkerGroup(every_cpu, tmp_path / "groups", GroupLimits(empty_s=4.0), rooms=rooms)
+    ray.get(group.host.run.remote(order_of(tmp_path, "t0000", "steps")))
+    said = [ray.get(group.host.next.remote("t0000", 30)) for _ in range(2)]
+    assert [message[:2] for message in said] == [("note", "waits"), ("retry", "no_workers")]
+    assert group.alive and "error" in ray.get(group.host.ready.remote(0)), "it waits on"
+    other.withdraw()
+    assert len(group.ready(120)["pids"]) == 1
+    group.close()
+    assert not group.alive and set(held()) - before == set()
     assert all_cpus_come_free(group)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.elastic import ElasticRoom, Turn
+from cluster.elastic import GroupRoom, Turn
 from cluster.placement import NodeFree, place
 from trainables.catalog import Entry, estimated
 from trainables.engine_spec import micro_batch_of
@@ -66,8 +66,8 @@ class Room:
         self.cluster.open -= 1
 
 
-def elastic_in(cluster: Cluster, turn: Turn | None = None, at_once: bool = False) -> ElasticRoom:
-    return ElasticRoom(FOUR, 10.0, cluster.ask, turn or Turn(), at_once, lambda: cluster.now_s, cluster.pause)
+def elastic_in(cluster: Cluster, turn: Turn | None = None, at_once: bool = False) -> GroupRoom:
+    return GroupRoom(FOUR, 10.0, cluster.ask, turn or Turn(), at_once, lambda: cluster.now_s, cluster.pause)
 
 
 def settle(cluster: Cluster, is_over: Any = lambda: False) -> Any:
@@ -110,6 +110,22 @@ def test_where_somebody_has_waited_for_all_in_vain_the_first_workers_begin_at_on
     assert elastic.settle(lambda: False) == (2, 2) and cluster.now_s > 10.0
 
 
+def test_a_group_of_fixed_size_waits_for_all_its_workers_and_asks_anew_every_minute() -> None:
+    """What a node can hold may have changed since: the only node with room for a whole group may be gone."""
+    cluster = Cluster(3)
+    rooms = GroupRoom(TrialShape(4, 1), 0.0, cluster.ask, Turn(), False, lambda: cluster.now_s, cluster.pause)
+
+    def over() -> bool:
+        cluster.free = 4 if cluster.now_s > 1000.0 else 3
+        return False
+
+    assert rooms.settle(over) == (4, 4) and set(cluster.asked) == {4} and 15 <= len(cluster.asked) <= 18
+    assert (cluster.held, cluster.open) == (4, 1) and cluster.now_s < 1001.0
+    cluster.held = 0
+    assert rooms.settle(lambda: cluster.now_s > 2000.0) is not None
+    assert rooms.settle(lambda: cluster.now_s > 2000.0) is None and cluster.open == 2, "closed while it waits"
+
+
 def test_room_that_was_asked_for_is_given_back_when_ray_does_not_answer() -> None:
     class Dumb(Room):
         def there(self) -> bool:
@@ -128,7 +144,7 @@ def test_room_that_was_asked_for_is_given_back_when_ray_does_not_answer() -> Non
 class Watched:
     """A group of `workers` whose watch is run until the group is over, which it is `over_s` after it was told to leave, or at `end_s`."""
 
-    def __init__(self, cluster: Cluster, workers: int, elastic: ElasticRoom, end_s: float = 60.0, up_at_s: float = 0.0):
+    def __init__(self, cluster: Cluster, workers: int, elastic: GroupRoom, end_s: float = 60.0, up_at_s: float = 0.0):
         self.cluster, self.workers, self.elastic, self.end_s, self.up_at_s = cluster, workers, elastic, end_s, up_at_s
         self.left_at_s: float | None = None
         cluster.held += workers

@@ -313,6 +313,47 @@ def test_a_group_that_cannot_start_fails_the_waiting_trial_and_those_to_come(tmp
     play(story)
 
 
+def test_a_trial_that_found_no_workers_for_long_is_handed_back_for_another_group_and_the_next_one_too(tmp_path: Path):
+    async def story() -> None:
+        group = Group(tmp_path, 2, GroupLimits(empty_s=0.05))
+        await group.host.begin(1, 2)
+        for trial in ("t0000", "t0001"):
+            await group.host.run(group.order(trial))
+            kind, reason, why = await group.message(trial)
+            assert (kind, reason) == ("retry", "no_workers")
+            assert group.notes.pop() == ("waits", why) and "no workers in 0.05 s" in why and "2 workers x 2 CPU" in why
+        await group.up(2)
+        await group.taken("t0002", generation=2)
+
+    play(story)
+
+
+def test_a_trial_whose_workers_come_or_that_is_at_work_is_not_handed_back(tmp_path: Path):
+    async def story() -> None:
+        group = Group(tmp_path, 1, GroupLimits(empty_s=0.05))
+        await group.host.begin(1, 1)
+        await group.host.run(group.order("t0000"))
+        await group.up()
+        await asyncio.sleep(0.2)
+        assert await group.host.take(1, 0) == group.order("t0000"), "they are up, and slow to take it"
+        await asyncio.sleep(0.2)
+        await group.end(0, End("done", metrics={"val/score": 1.0}))
+        assert (await group.message())[0] == "done"
+
+    play(story)
+
+
+def test_a_trial_whose_workers_went_before_they_took_it_is_handed_back_too(tmp_path: Path):
+    async def story() -> None:
+        group = await Group(tmp_path, 1, GroupLimits(empty_s=0.05)).up()
+        await group.host.run(group.order("t0000"))
+        await asyncio.sleep(0.08)
+        await group.host.ended(1, "worker_lost", "SIGKILL")
+        assert (await group.message())[:2] == ("retry", "no_workers")
+
+    play(story)
+
+
 def test_workers_of_a_closed_group_leave(tmp_path: Path):
     async def story() -> None:
         group = await Group(tmp_path).up()

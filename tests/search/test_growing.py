@@ -29,8 +29,8 @@ class Growing:
         self.store, self.groups, self.time_s, self._keys = MemoryStore(), FakeGroups(), 0.0, 0
         self.search = make_search(self.store, rules_of(seed=1, slots=max_trials, trials=trials, **rules), asha=False)
         self.search.begin(None, "fake", slots=1)
-        growth = Growth(idle_s, patience_s, clock=lambda: self.time_s, when_up=fake_when_up)
-        self.executor = RayTuneExecutor(self.search, 1, self.groups, lambda a: a, lambda trial: None, growth=growth)
+        told = {"growth": Growth(idle_s, patience_s), "clock": lambda: self.time_s, "looks": fake_when_up}
+        self.executor = RayTuneExecutor(self.search, 1, self.groups, lambda a: a, lambda trial: None, **told)
         self.executor.slots.begin()
         if up:
             self.nodes_come()
@@ -208,6 +208,25 @@ def test_groups_whose_workers_never_come_up_are_given_up_and_the_study_goes_on_w
     growing.executor.handle("k1", ("retry", "group_lost", "its host is gone"))
     with pytest.raises(StopStudy, match="3 starts failed"):
         growing.later()
+
+
+def test_after_a_rest_that_doubles_a_study_asks_again_for_the_groups_that_did_not_come_up() -> None:
+    growing = Growing(max_trials=2, idle_s=1e9)
+    growing.begin()
+    growing.later()
+    for n, rest_s in enumerate((0.0, 0.0, 60.0, 120.0, 240.0)):
+        growing.groups.rooms[-1].has_its_place = True
+        growing.later()
+        growing.groups.hosts[1].facts = {"error": "a bad image"}
+        growing.later(1.0)
+        if rest_s:
+            growing.later(rest_s - 2.0)
+            assert growing.groups.pending == 0, n
+            growing.later(2.0)
+        growing.later()
+        assert growing.groups.pending == 1, n
+    growing.nodes_come()
+    assert growing.begin() == ["host 1"]
 
 
 def test_what_a_study_that_grows_decides_can_be_resumed_from_its_journal() -> None:

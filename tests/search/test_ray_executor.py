@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from tests.search.fake_groups import FakeGroups
+from tests.search.fake_groups import FakeGroups, fake_when_up
 from tests.search.fakes import METRIC, MemoryStore, entries, make_search, rules_of
 from tune.adapters.ray_tune import RayTuneExecutor
+from tune.core.errors import StopStudy
 from tune.core.journal import Ended, GroupNoted
 from tune.core.search import Search
 from tune.core.steer_events import Held, LimitsSet
@@ -16,9 +17,9 @@ from tune.core.steer_events import Held, LimitsSet
 pytestmark = pytest.mark.slow
 
 
-def executor_of(search: Search, groups: FakeGroups, **more: Any) -> RayTuneExecutor:
-    search.begin(None, "fake")
-    executor = RayTuneExecutor(search, 1, groups, lambda assignment: assignment, lambda trial: None, **more)
+def executor_of(search: Search, groups: FakeGroups, slots: int = 1, **more: Any) -> RayTuneExecutor:
+    search.begin(None, "fake", slots=slots)
+    executor = RayTuneExecutor(search, slots, groups, lambda assignment: assignment, lambda trial: None, **more)
     executor.slots.begin()
     return executor
 
@@ -104,3 +105,82 @@ def test_while_a_study_is_paused_requests_are_heard_although_tune_runs_no_step()
     executor = executor_of(search, FakeGroups(), poll=lambda: polls.append(1))
     search.steer(Held(True, "ann"))
     assert executor.suggest("k1") == "wait" and polls == [1]
+
+
+class TwoGroups:
+    """A study of three trials at two groups, whose workers come up when a test says so."""
+
+    def __init__(self) -> None:
+        self.store, self.groups, self.time_s = MemoryStore(), FakeGroups(), 0.0
+        self.search = make_search(self.store, rules_of(seed=1, slots=2, trials=3), asha=False)
+        self.executor = executor_of(self.search, self.groups, slots=2, clock=lambda: self.time_s, looks=fake_when_up)
+
+    def begun(self, key: str) -> tuple[str, str]:
+        given = self.executor.suggest(key)
+        assert isinstance(given, dict)
+        return given["host"], given["order"].trial
+
+    def later(self) -> None:
+        self.time_s += 1.0
+        self.executor.poll()
+
+    def homeless(self, key: str) -> None:
+        self.executor.handle(key, ("note", "waits", "no workers in 120 s", 0.0, 1.0))
+        self.executor.handle(key, ("retry", "no_workers", "no workers in 120 s"))
+
+
+def test_a_trial_whose_group_has_no_workers_goes_to_another_and_its_own_gets_one_when_its_workers_are_up() -> None:
+    two = TwoGroups()
+    assert (two.begun("k0"), two.begun("k1")) == (("host 0", "t0000"), ("host 1", "t0001"))
+    two.homeless("k1")
+    view = two.search.fold.trials["t0001"]
+    assert (view.state, view.retries, view.moves) == ("waiting", 0, 1)
+    two.later()
+    assert two.executor.suggest("k2") == "wait", "the only group with workers has a trial"
+    two.executor.handle("k0", ("done", {METRIC: 0.5}, {}))
+    assert two.begun("k2") == ("host 0", "t0001") and two.groups.made == [0, 1]
+    assert two.executor.suggest("k3") == "wait"
+    two.groups.hosts[1].facts = {"seconds": 1.0, "pids": [1], "node": "n"}
+    two.later()
+    assert two.begun("k3") == ("host 1", "t0002")
+    assert two.search.fold.gpu_seconds == 0.0 and two.search.fold.groups == 2
+
+
+def test_a_study_all_of_whose_groups_have_no_workers_waits_for_the_first_that_has_some() -> None:
+    two = TwoGroups()
+    two.begun("k0"), two.begun("k1")
+    two.homeless("k0")
+    two.homeless("k1")
+    for _ in range(3):
+        two.later()
+        assert two.executor.suggest("k2") == "wait"
+    two.groups.hosts[1].facts = {"seconds": 1.0, "pids": [1], "node": "n"}
+    two.later()
+    assert two.begun("k2") == ("host 1", "t0000")
+
+
+def test_a_group_that_cannot_be_started_ends_the_study_only_where_it_was_the_last_one() -> None:
+    two = TwoGroups()
+    two.begun("k0"), two.begun("k1")
+    two.executor.handle("k1", ("failed", "group_start_failed", "3 starts failed, the last with no GPU"))
+    two.later()
+    assert two.executor.suggest("k2") == "wait" and two.groups.made == [0, 1]
+    two.executor.handle("k0", ("done", {METRIC: 0.5}, {}))
+    assert two.begun("k2") == ("host 0", "t0001"), "no fault of the trial"
+    noted = [(e.event.slot, e.event.what) for e in entries(two.store) if isinstance(e.event, GroupNoted)]
+    assert noted == [(1, "released")]
+    with pytest.raises(StopStudy, match="no GPU"):
+        two.executor.handle("k2", ("failed", "group_start_failed", "3 starts failed, the last with no GPU"))
+    assert two.search.fold.trials["t0001"].state == "waiting", "it stays open for a resume"
+
+
+def test_a_homeless_group_whose_workers_cannot_be_started_either_is_given_up() -> None:
+    two = TwoGroups()
+    two.begun("k0"), two.begun("k1")
+    two.homeless("k1")
+    two.later()
+    two.groups.hosts[1].facts = {"error": "3 starts failed"}
+    two.later()
+    assert two.groups.released == [1] and two.executor.suggest("k2") == "wait"
+    two.executor.handle("k0", ("done", {METRIC: 0.5}, {}))
+    assert two.begun("k2")[0] == "host 0" and two.executor.suggest("k3") == "wait"

@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 import ray
 import ray.exceptions
 
 Draining = Mapping[str, float | None]  # node id -> unix time of its end, None where nobody has said
+AskDraining = Callable[[], Awaitable[Draining]]
 
 
 async def no_node_is_drained() -> Draining:

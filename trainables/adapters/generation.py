@@ -14,12 +14,13 @@ from trainables.adapters.pulse import BEATS, Pulses
 
 Worker = dict[str, Any]  # pid, began (unix time), node, actor (a handle), placement_group
 Kill = Callable[[Worker], Awaitable[bool]]  # whether its process was seen to have ended
+Seconds = Callable[[], float]  # a clock that never goes back
 
 
 class Generation:
     """`number` counts a group's sets. size: how many workers it has when it is whole. `workers`: rank -> those that have joined."""
 
-    def __init__(self, number: int, size: int, silence_s: float, kill: Kill, clock: Callable[[], float]):
+    def __init__(self, number: int, size: int, silence_s: float, kill: Kill, clock: Seconds):
         self.number, self.size, self.began_s = number, size, clock()
         self.workers: dict[int, Worker] = {}
         self.given_up = False

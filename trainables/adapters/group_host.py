@@ -13,18 +13,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from pathlib import Path
 from typing import Any, Literal
 
 from trainables.adapters.attempt import end_of, trouble_with
 from trainables.adapters.bell import Bell
-from trainables.adapters.draining import Draining, no_node_is_drained, said_of
-from trainables.adapters.generation import Generation, Kill, Worker
-from trainables.adapters.group_lease import LEAVE, Answer, Lease, Meeting
+from trainables.adapters.draining import AskDraining, no_node_is_drained, said_of
+from trainables.adapters.generation import Generation, Kill, Seconds, Worker
+from trainables.adapters.group_lease import LEAVE, Answer, Lease, Meeting, Reading, Report
 from trainables.adapters.machine import over_workers
 from trainables.adapters.order import End, GroupLimits, Order
 from trainables.adapters.reporter import Failure
+from tune.core.journal import NO_WORKERS
 from tune.core.ports import Decision
 from tune.core.shape import TrialShape
 
@@ -42,8 +43,8 @@ class Host:
         shape: TrialShape,
         limits: GroupLimits,
         kill: Kill,
-        draining: Callable[[], Awaitable[Draining]] = no_node_is_drained,
-        clock: Callable[[], float] = time.monotonic,
+        draining: AskDraining = no_node_is_drained,
+        clock: Seconds = time.monotonic,
     ):
         self._shape, self._limits, self._kill, self._draining, self._clock = shape, limits, kill, draining, clock
         self._bell = Bell()
@@ -68,9 +69,8 @@ class Host:
         workers = [worker for _, worker in sorted(self._generation.workers.items())]
         return {"seconds": self._start_seconds, "pids": [worker["pid"] for worker in workers], "node": workers[0]["node"]}
 
-    async def run(self, order: Order, slot: int = 0) -> None:
+    async def run(self, order: Order) -> None:
         """Lease the slot. A trial that still holds it has lost its reader: it is told to leave first."""
-        assert slot == 0, "a group has one slot"
         self._coming.add(order.trial)
         async with self._leasing:
             while self._lease is not None:
@@ -85,6 +85,8 @@ class Host:
                 self._conclude(end_of(trouble, workdir))
             elif self._state in ("broken", "closed"):
                 self._conclude(End("failed", "group_start_failed", self._broken or "the group is closed"))
+            else:
+                self._expect_workers(self._lease)
             self._bell.ring()
 
     async def next(self, trial: str, timeout_s: float) -> tuple[Any, ...] | None:
@@ -174,7 +176,7 @@ class Host:
         return await self._meet(generation, rank, what, failure)
 
     async def report(
-        self, generation: int, rank: int, step: int, metrics: dict[str, float], failure: Failure | None, reading: dict[str, float]
+        self, generation: int, rank: int, step: int, metrics: dict[str, float], failure: Failure | None, reading: Reading
     ) -> Answer:
         """Wait for all ranks, send rank 0's metrics and what all machines read to the trial, wait for its decision."""
         return await self._meet(generation, rank, f"report of step {step}", failure, (step, metrics) if rank == 0 else None, reading)
@@ -202,12 +204,8 @@ class Host:
             self._leave(f"rank {rank} holds {rss_after_bytes >> 20} MiB, {base_bytes >> 20} MiB after its first trial")
         if len(lease.ends) == self._generation.size:
             self._sum_up(lease)
-        elif end.kind == "done":
-            lease.timer = lease.timer or self._later(self._limits.hang_s, lambda: self._overdue(lease.ends, "the trial's end"))
-        else:
-            if lease.timer is not None:
-                lease.timer.cancel()
-            lease.timer = self._later(self._limits.straggle_s, lambda: self._sum_up(lease))
+        elif end.kind != "done":  # one that is done may be long before the first rank, which may have work of its own
+            lease.timer = lease.timer or self._later(self._limits.straggle_s, lambda: self._sum_up(lease))
             for meeting in lease.meetings.values():
                 meeting.answer = meeting.answer or ("fail", end.reason, f"on rank {rank}: {end.detail}", False)
             self._bell.ring()
@@ -257,13 +255,7 @@ class Host:
     # -- inside ----------------------------------------------------------------------------------------------------------------
 
     async def _meet(
-        self,
-        generation: int,
-        rank: int,
-        what: str,
-        failure: Failure | None,
-        report: tuple[int, dict[str, float]] | None = None,
-        reading: dict[str, float] | None = None,
+        self, generation: int, rank: int, what: str, failure: Failure | None, report: Report | None = None, reading: Reading | None = None
     ) -> Answer:
         lease = self._lease
         if generation != self._generation.number or lease is None or rank not in lease.taken or lease.ending:
@@ -331,6 +323,19 @@ class Host:
         elif lease.asking is not None and lease.asking.answer is None:
             lease.asking.answer = LEAVE
         self._bell.ring()
+
+    def _expect_workers(self, lease: Lease) -> None:
+        """Another group may have the trial if this one has no workers for it in `empty_s`."""
+
+        def look() -> None:
+            if self._lease is lease and not lease.taken and self._state != "ready":
+                why = f"no workers in {self._limits.empty_s:g} s: no node has room for {self._shape}, or they are slow to come up"
+                self._note("waits", why)
+                self._conclude(End("retry", NO_WORKERS, why))
+            elif self._lease is lease and not lease.taken:
+                self._expect_workers(lease)
+
+        self._later(self._limits.empty_s, look)
 
     def _overdue(self, here: Collection[int], what: str) -> None:
         missing = ", ".join(str(rank) for rank in range(self._generation.size) if rank not in here)

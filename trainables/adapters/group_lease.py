@@ -23,6 +23,8 @@ Answer = (
     | tuple[Literal["moves"], str, str]
 )
 LEAVE: Answer = ("leave",)
+Report = tuple[int, dict[str, float]]  # of a step, its metrics
+Reading = dict[str, float]  # of a rank's machine
 _GRAVER = ("stop", "failed", "retry")  # of the ends of several ranks the first of these is the trial's
 
 
@@ -31,8 +33,8 @@ class Meeting:
     """Ranks that arrived at one point of a trial, and what they are told."""
 
     arrived: dict[int, Failure | None] = field(default_factory=dict)
-    report: tuple[int, dict[str, float]] | None = None
-    readings: list[dict[str, float]] = field(default_factory=list)  # of the ranks' machines
+    report: Report | None = None
+    readings: list[Reading] = field(default_factory=list)
     answer: Answer | None = None
     timer: asyncio.TimerHandle | None = None
 

@@ -28,13 +28,14 @@ class GroupLimits:
     """hang_s: how long ranks may be apart before the group counts as hung. straggle_s: how long the other ranks have to end once
     one failed. rss_growth_bytes: what a worker may hold more than after its first trial, a kept base model apart, before the group is
     recycled. silence_s: how long a worker that its host does not hear goes on (pulse.py). look_s: how often the host asks for nodes
-    that are drained."""
+    that are drained. empty_s: how long a trial stays with a group without workers, before another group may take it."""
 
     hang_s: float = 900.0
     straggle_s: float = 10.0
     rss_growth_bytes: int = 1 << 30
     silence_s: float = 30.0
     look_s: float = 2.0
+    empty_s: float = 120.0
 
 
 @dataclass(frozen=True)

@@ -47,8 +47,8 @@ _TRAIN_SETTINGS = {
 }
 
 
-class Elastic(Protocol):
-    """The room of a group that may have fewer workers than its shape says; see `cluster.elastic`."""
+class Rooms(Protocol):
+    """Where the workers of a group go, set after set; see `cluster.elastic`."""
 
     def settle(self, is_over: Callable[[], bool]) -> tuple[int, PlacementGroup] | None: ...
 
@@ -62,7 +62,8 @@ class WorkerGroup:
 
     scratch: a folder that all nodes see, for Ray Train's own (small) files. spans: the group may reach over several nodes.
     room: a placement group of this shape that has its place already, for the first workers; it is the group's from here on.
-    elastic: says how many workers each further set has, and when there is room for more; None: all of them, each time.
+    rooms: where each further set of workers goes, how many it has, and when there is room for more; None: all of them, wherever Ray Train
+    puts them, which fails where that takes long.
     The host is on this driver's node: it must neither go with a worker's node nor keep one from being given back.
     """
 
@@ -73,9 +74,9 @@ class WorkerGroup:
         limits: GroupLimits | None = None,
         spans: bool = False,
         room: PlacementGroup | None = None,
-        elastic: Elastic | None = None,
+        rooms: Rooms | None = None,
     ):
-        self.shape, self._spans, self._room, self._elastic = shape, spans, room, elastic
+        self.shape, self._spans, self._room, self._rooms = shape, spans, room, rooms
         self.name = f"phasetune-group-{uuid.uuid4().hex[:12]}"
         self._limits = limits or GroupLimits()
         self._scratch = Path(scratch) / self.name
@@ -141,20 +142,20 @@ class WorkerGroup:
         finally:
             if not is_told and ray.is_initialized():
                 self.host.give_up.remote("the group's supervisor ended by an error of its own, which the driver's output has")
-            if self._elastic is not None:
-                self._elastic.close()
+            if self._rooms is not None:
+                self._rooms.close()
             _release([self._room])
             shutil.rmtree(self._scratch, ignore_errors=True)
             if self._closing.is_set():
                 self._kill_host()
 
     def _settle(self) -> int | None:
-        """How many workers are next, with room for them if the group has a say in it. None: it is closed meanwhile."""
-        if self._elastic is None or self._room is not None:
+        """How many workers are next, and room for them, however long that takes. None: it is closed meanwhile."""
+        if self._rooms is None or self._room is not None:
             return self.shape.workers
         while True:
             try:
-                settled = self._elastic.settle(lambda: self._closing.is_set() or not ray.is_initialized())
+                settled = self._rooms.settle(lambda: self._closing.is_set() or not ray.is_initialized())
             except ray.exceptions.RayActorError:
                 raise
             except ray.exceptions.RayError:  # the control plane is away for a moment
@@ -168,8 +169,8 @@ class WorkerGroup:
     @contextlib.contextmanager
     def _watch_for_room(self, generation: int, size: int) -> Iterator[None]:
         """While the body runs, have the group leave for more workers, if it is short of some, when there is room for them."""
-        elastic, over = self._elastic, threading.Event()
-        if elastic is None or size == self.shape.workers:
+        rooms, over = self._rooms, threading.Event()
+        if rooms is None or size == self.shape.workers:
             yield
             return
         why = f"there is room for more than {size} of {self.shape.workers} workers"
@@ -180,7 +181,7 @@ class WorkerGroup:
         def watch() -> None:
             while not over.is_set():
                 try:
-                    elastic.watch(size, over.wait, leave)
+                    rooms.watch(size, over.wait, leave)
                 except ray.exceptions.RayActorError:  # the host is gone, and with it the group
                     return
                 except ray.exceptions.RayError:  # the control plane is away for a moment

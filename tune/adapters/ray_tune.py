@@ -13,7 +13,8 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -24,9 +25,9 @@ from ray.tune import Callback, PlacementGroupFactory, Stopper, Trainable
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from tune.adapters.slots import Groups, Growth, Slots
+from tune.adapters.slots import Groups, Growth, Slots, when_up
 from tune.core.errors import FailTrial, StopStudy
-from tune.core.journal import GroupNoted
+from tune.core.journal import NO_WORKERS, GroupNoted
 from tune.core.rules import Assignment
 from tune.core.search import Search
 
@@ -102,10 +103,12 @@ class RayTuneExecutor:
         after_step: Callable[[str], int | None],
         poll: Callable[[], None] = lambda: None,
         growth: Growth | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        looks: Callable[[Any], Callable[[], Mapping[str, Any] | None]] = when_up,
         ready: Callable[[list[Any]], list[Any]] = lambda calls: _ready(calls),
     ):
         self._search, self._order, self._after_step, self._poll, self._ready = search, order, after_step, poll, ready
-        self.slots = Slots(slots, groups, search.note, growth)
+        self.slots = Slots(slots, groups, search.note, growth, clock, looks)
         self._leases: dict[str, _Lease] = {}
         self.error: BaseException | None = None
 
@@ -158,7 +161,8 @@ class RayTuneExecutor:
     def suggest(self, key: str) -> dict[str, Any] | Literal["wait", "over"]:
         if self.error is not None:
             return "over"
-        waits_for_a_group = self.slots.grows and not self.slots.any_free and bool(self._leases or self._search.n_waiting())
+        none_to_take = self.slots.awaits_workers and not self.slots.may_take(self._search.rules.slots)
+        waits_for_a_group = none_to_take and bool(self._leases or self._search.n_waiting())
         assignment = "wait" if waits_for_a_group else self._search.next()
         if not isinstance(assignment, Assignment):
             if assignment == "wait" and all(lease.leaving is not None for lease in self._leases.values()):
@@ -190,12 +194,9 @@ class RayTuneExecutor:
                 else:
                     self._search.finish(trial, metrics, files, *why)
                 self._give_back(key)
-            case ("failed", "group_start_failed", detail) if self.slots.grows:  # there may be other groups
-                self._search.retry(trial, "group_lost", detail)
+            case ("failed", "group_start_failed", detail):  # no fault of the trial: another group may have it, or a resume
+                self._search.retry(trial, NO_WORKERS, detail)
                 self.slots.came_to_nothing(self._leases.pop(key).slot, detail)
-            case ("failed", "group_start_failed", detail):  # no fault of the trial: it stays open for a resume
-                self._search.note(GroupNoted(lease.slot, "lost", detail))
-                raise StopStudy("group_start_failed", detail, "look at the cluster's free CPUs and GPUs and at Ray's worker logs")
             case ("stop", reason, detail, fix):  # no fault of the trial either
                 raise StopStudy(reason, f"{trial}: {detail}", fix)
             case ("failed", reason, detail):
@@ -209,7 +210,7 @@ class RayTuneExecutor:
                     self.slots.lost(self._leases.pop(key).slot)
                 else:
                     lease.in_doubt = True
-                    self._give_back(key)
+                    self._give_back(key, roomless=reason == NO_WORKERS)
             case ("note", what, detail, seconds, share):
                 lease.in_doubt = what != "started"
                 self._search.note(GroupNoted(lease.slot, what, detail, seconds, share))
@@ -228,11 +229,13 @@ class RayTuneExecutor:
             lease.in_doubt = True
             self._search.retry(lease.assignment.trial, "trial_actor_lost", "the Ray actor that carried it died")
             self._give_back(leaving[left])
-        self.slots.tend(len(self._leases), self._search.n_waiting() if self.slots.grows else 0, self._search.rules.slots)
+        waiting = self._search.n_waiting() if self.slots.grows else 0
+        self.slots.tend(len(self._leases), waiting, self._search.rules.slots)
 
-    def _give_back(self, key: str) -> None:
+    def _give_back(self, key: str, roomless: bool = False) -> None:
+        """roomless: nobody knows when its group has workers again. Otherwise a trial comes soonest to work if it waits at the group."""
         lease = self._leases.pop(key)
-        self.slots.give_back(lease.slot, lease.in_doubt)
+        self.slots.give_back(lease.slot, roomless or (self.slots.grows and lease.in_doubt))
 
 
 def _ready(calls: list[Any]) -> list[Any]:

@@ -1,9 +1,9 @@
 """The worker groups of a session by slot: which may take a trial, which are coming up, which room is asked for.
 
-Without `Growth` there is a group a slot from the start, and one that is lost is made anew at once. With it the session asks for room
-for as many groups as trials could begin. Each has its place before it is started, and takes trials when its workers are up and not
-before: one that does not come holds up nothing. A group that had no trial for `idle_s` is let go, so that an autoscaler may take its
-node. Nothing here waits.
+Without `Growth` there is a group a slot from the start, and one that is lost is made anew at once; one that had no workers for long gets
+no trial before they are up. With it the session asks for room for as many groups as trials could begin. Each has its place before it is
+started, and takes trials when its workers are up and not before: one that does not come holds up nothing. A group that had no trial for
+`idle_s` is let go, so that an autoscaler may take its node. Nothing here waits.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from tune.core.errors import StopStudy
 from tune.core.journal import GroupNoted
 
 LOOK_EVERY_S = 0.5
-MAX_FRUITLESS = 3  # groups in a row that had room and whose workers did not come up
+MAX_FRUITLESS = 3  # groups in a row that had room and whose workers did not come up, before the next are asked for after a rest
+_REST_S, _MOST_REST_S = 60.0, 1800.0
 
 
 class Room(Protocol):
@@ -65,15 +66,21 @@ class Growth:
 
     idle_s: float
     patience_s: float | None = None
-    clock: Callable[[], float] = time.monotonic
-    when_up: Callable[[Any], Callable[[], Mapping[str, Any] | None]] = when_up
 
 
 class Slots:
-    """See the module. n: groups to begin with. note: writes an event to the journal."""
+    """See the module. n: groups to begin with. note: writes an event to the journal. looks: at a host, whether its workers are up."""
 
-    def __init__(self, n: int, groups: Groups, note: Callable[[GroupNoted], None], growth: Growth | None = None):
-        self._groups, self._note, self._growth = groups, note, growth
+    def __init__(
+        self,
+        n: int,
+        groups: Groups,
+        note: Callable[[GroupNoted], None],
+        growth: Growth | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        looks: Callable[[Any], Callable[[], Mapping[str, Any] | None]] = when_up,
+    ):
+        self._groups, self._note, self._growth, self._now, self._looks = groups, note, growth, clock, looks
         self._n, self._hosts = n, dict[int, tuple[Any, str]]()
         self._free: dict[int, float] = {}  # slot -> since when, by the growth's clock
         self._starting: dict[int, Callable[[], Mapping[str, Any] | None]] = {}
@@ -82,15 +89,21 @@ class Slots:
         self._roomless: set[int] = set()  # of the starting ones those that look for room themselves
         self._of_the_start: set[int] = set()  # that are not up yet: the journal counts them already
         self._fruitless, self._last_failure = 0, ""
-        self._look_at = self._none_since = float("-inf")
+        self._given_up = 0  # groups of a session that does not grow
+        self._look_at = self._none_since = self._rests_until = float("-inf")
 
     @property
     def grows(self) -> bool:
         return self._growth is not None
 
     @property
-    def any_free(self) -> bool:
-        return bool(self._free)
+    def awaits_workers(self) -> bool:
+        """Whether fewer trials may run than the search knows of, for want of groups."""
+        return self.grows or bool(self._starting) or self._given_up > 0
+
+    def may_take(self, bound: int) -> bool:
+        """Whether there is a slot for a trial, or one can be made; `bound` trials may run at once."""
+        return bool(self._free) or (not self.grows and len(self._hosts) + self._given_up < bound)
 
     def begin(self) -> None:
         """Make the groups of the start, for which there is room. Those of a session that grows ask for it as all others do: a group that
@@ -117,7 +130,7 @@ class Slots:
         Without a free one a group is made: more may run at once than when the session began.
         """
         if not self._free:
-            assert self._growth is None, "a trial without a group that is up"
+            assert not self.grows, "a trial without a group that is up"
             slot = self._unused()
             self._hosts[slot] = self._groups.make(slot, None)
             self._note(GroupNoted(slot, "grown", "more trials may run at once"))
@@ -127,9 +140,9 @@ class Slots:
         return slot
 
     def give_back(self, slot: int, in_doubt: bool = False) -> None:
-        """The slot's trial is over. in_doubt: its workers may be on their way out or gone; others come by themselves."""
-        if self._growth is not None and in_doubt:
-            self._starting[slot] = self._growth.when_up(self._hosts[slot][0])
+        """The slot's trial is over. in_doubt: the next one shall wait until its workers are up."""
+        if in_doubt:
+            self._starting[slot] = self._looks(self._hosts[slot][0])
         else:
             self._free[slot] = self._now()
 
@@ -142,9 +155,15 @@ class Slots:
             self._release(slot, "its host is lost")
 
     def came_to_nothing(self, slot: int, detail: str) -> None:
-        """The workers of the slot's group cannot be brought up. For a session that grows, which may have others."""
+        """The workers of the slot's group cannot be brought up. Raises StopStudy if there is no other group, nor can one be asked for."""
         self._fruitless, self._last_failure = self._fruitless + 1, detail
         self._release(slot, f"its workers cannot be brought up: {detail}")
+        if self._fruitless >= MAX_FRUITLESS:
+            rest_s = min(_MOST_REST_S, _REST_S * 2 ** (self._fruitless - MAX_FRUITLESS))
+            self._rests_until = self._now() + rest_s
+        self._given_up += not self.grows
+        if not self.grows and not self._hosts:
+            raise self._nothing_left()
 
     def tend(self, active: int, waiting: int, bound: int) -> None:
         """Look after the groups: called several times a second.
@@ -154,17 +173,18 @@ class Slots:
         """
         while self._free and len(self._hosts) > bound:
             self._release(next(reversed(self._free)), f"{bound} trial(s) may run at once")
-        if self._growth is None or self._now() < self._look_at:
+        if not self.awaits_workers or self._now() < self._look_at:
             return
         self._look_at = self._now() + LOOK_EVERY_S
         self._see_who_is_up()
+        if self._growth is None:
+            return
         self._move_in()
         want = min(bound, active + waiting)
-        if self._fruitless < MAX_FRUITLESS:
+        if self._now() >= self._rests_until:
             self._ask(want)
         elif want and not self._hosts and not self._asked:
-            fix = "look at the cluster's free CPUs and GPUs and at Ray's worker logs"
-            raise StopStudy("group_start_failed", self._last_failure, fix)
+            raise self._nothing_left()
         self._withdraw(want)
         for slot in sorted(self._free, reverse=True):
             if len(self._hosts) > want and self._now() - self._free[slot] >= self._growth.idle_s:
@@ -176,6 +196,9 @@ class Slots:
 
     # -- inside ----------------------------------------------------------------------------------------------------------------
 
+    def _nothing_left(self) -> StopStudy:
+        return StopStudy("group_start_failed", self._last_failure, "look at the cluster's free CPUs and GPUs and at Ray's worker logs")
+
     def _see_who_is_up(self) -> None:
         for slot, look in list(self._starting.items()):
             facts = look()
@@ -186,7 +209,7 @@ class Slots:
             if "error" in facts:
                 self.came_to_nothing(slot, facts["error"])
                 continue
-            self._fruitless = 0
+            self._fruitless, self._rests_until = 0, float("-inf")
             self._free[slot] = self._now()
             if slot in self._grown:
                 self._grown.discard(slot)
@@ -210,7 +233,7 @@ class Slots:
         assert self._growth is not None
         del self._asked[slot]
         self._hosts[slot] = self._groups.make(slot, room)
-        self._starting[slot] = self._growth.when_up(self._hosts[slot][0])
+        self._starting[slot] = self._looks(self._hosts[slot][0])
         self._roomless |= {slot} if room is None else set()
         self._grown |= {slot} - self._of_the_start
         self._of_the_start.discard(slot)
@@ -243,6 +266,3 @@ class Slots:
 
     def _unused(self) -> int:
         return next(i for i in itertools.count() if i not in self._hosts and i not in self._asked)
-
-    def _now(self) -> float:
-        return 0.0 if self._growth is None else self._growth.clock()

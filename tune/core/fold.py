@@ -234,7 +234,7 @@ class StudyFold:
                 for view in [self.trials[trial] for trial in self.running]:
                     if view.slot == event.slot and view.attempt_at is not None:  # it waited for them
                         self._put(view, share=event.share, attempt_at=max(view.attempt_at, t - event.seconds))
-            case "lost" | "recycled" | "preempted" | "resized":
+            case "lost" | "recycled" | "preempted" | "resized" | "waits":
                 self.down.add(event.slot)
             case "asked":
                 self.asked.add(event.slot)

@@ -24,7 +24,8 @@ INFEASIBLE = "infeasible"  # Ended.reason of a trial whose point breaks a limit 
 ASKED = "asked"  # Ended.reason of a trial that a person stopped
 PREEMPTED = "preempted"  # Retried.reason of an attempt that left a node which goes away
 RESIZED = "resized"  # of one that left its workers because there is room for more
-MOVED = (PREEMPTED, RESIZED)  # of those that nothing went wrong with
+NO_WORKERS = "no_workers"  # of one whose group has none, and nobody knows when
+MOVED = (PREEMPTED, RESIZED, NO_WORKERS)  # of those that nothing went wrong with
 ENDED_STATES: tuple[TrialState, ...] = ("complete", "pruned", "failed")
 
 
@@ -200,13 +201,14 @@ class Ended:
 class GroupNoted:
     """What became of a worker group; for the timeline and for people.
 
-    preempted: it has to leave a node. resized: it leaves for more workers. Of a study that grows: asked (room for one more), withdrawn (it
-    is asked for no more), grown (it may take trials). released: it is gone for good, and its room is free.
+    preempted: it has to leave a node. resized: it leaves for more workers. waits: it has had no workers for long. Of a study that grows:
+    asked (room for one more), withdrawn (it is asked for no more), grown (it may take trials). released: it is gone for good, and its
+    room is free.
     share: of all its workers those that started.
     """
 
     slot: int
-    what: Literal["started", "recycled", "preempted", "resized", "lost", "released", "asked", "withdrawn", "grown"]
+    what: Literal["started", "recycled", "preempted", "resized", "lost", "waits", "released", "asked", "withdrawn", "grown"]
     detail: str = ""
     seconds: float = 0.0
     share: float = 1.0

@@ -112,6 +112,9 @@ class ClusterPart(Part):
     elastic: ElasticPart | None = Field(
         default=None, description="{min_workers: 2}: go on with fewer workers while nodes are lost; null: a trial needs all its workers."
     )
+    hang_minutes: float = Field(
+        default=15, gt=0, le=1440, description="Minutes that workers of a trial may be apart before they are made anew."
+    )
     max_retries: int = Field(default=2, ge=0, le=100, description="Times a trial is started again after a lost worker.")
 
     @property

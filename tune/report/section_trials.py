@@ -119,7 +119,9 @@ def failures(facts: Facts) -> Section:
     )
     moved = sum(t.moves for t in everyone)
     text += (
-        [f"{count(moved, 'attempt')} went on with other workers: a node was drained, or there was room for more. That is no failure."]
+        [
+            f"{count(moved, 'attempt')} went on with other workers: a node was drained, there was room for more, or they had none. That is no failure."
+        ]
         if moved
         else []
     )
