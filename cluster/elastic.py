@@ -23,7 +23,7 @@ from tune.core.shape import TrialShape
 LOOK_EVERY_S = 1.0  # whether room for more is there
 _SETTLE_EVERY_S = 0.1
 _GLANCE_S = 1.0  # for a size, where no more is waited for
-_RETURN_S = 20.0  # for room that was reserved, and that of the workers that left for it, to be free for the whole group
+_RETURN_S = 20.0  # for room that was there a moment ago, or is there but for workers that are about to be gone
 _ASK_AGAIN_S = 60.0  # for a fixed size: what a node can hold may have changed since
 _MOST_PATIENCE_S = 600.0
 
@@ -84,19 +84,19 @@ class GroupRoom:
         if len(self._shape.sizes) == 1:
             return self._settle_whole(is_over)
         left_with, self._left_with = self._left_with, 0
-        left_for = self._next(left_with) if left_with else None
+        sure_of = self._next(left_with) if left_with else None
         patience_s, self._at_once = _GLANCE_S if left_with or self._at_once else self._patience_s, False
         self._turn.take(self)  # others ask for nothing meanwhile
         try:
             while True:
                 for workers in self._shape.sizes:
-                    room = self._placed(workers, _RETURN_S if workers == left_for else patience_s, is_over)
+                    room = self._placed(workers, _RETURN_S if workers == sure_of else patience_s, is_over)
                     if room is not None:
                         gained = workers > left_with
                         self._rest_s = 0.0 if gained else min(_MOST_PATIENCE_S, 2 * max(self._rest_s, self._patience_s))
                         return workers, room.placement_group
                     patience_s = _GLANCE_S
-                left_for = None
+                sure_of = self._shape.sizes[-1]  # room for these comes below, and is given up to look for more
                 some = self._placed(self._shape.sizes[-1], math.inf, is_over)
                 if some is None:
                     return None

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from tune.core.errors import Problem, UserError, did_you_mean
-from tune.core.shape import TrialShape
+from tune.core.shape import Labels, TrialShape, label_words
 
 _SLOTS_PER_GROUP = 1
 _MARK = "accelerator_type:"  # a resource of every node with such a device, of which a worker takes a thousandth
@@ -25,6 +25,7 @@ class NodeFree:
 
     memory_gb: main memory in GB (10^9 bytes) that Ray hands out there; None if it is not known.
     accelerators: the names of its sort of GPU, more than one if somebody marked it with a finer one (A100, A100-80G).
+    labels: what it was marked with (`ray start --labels`), by name.
     idle_*: what nobody holds at this moment; None if it is not known.
     """
 
@@ -35,6 +36,7 @@ class NodeFree:
     idle_cpus: float | None = None
     idle_gpus: float | None = None
     memory_gb: float | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -75,16 +77,17 @@ def fits(nodes: Sequence[NodeFree], shape: TrialShape) -> list[Fit]:
     return [Fit(node, whole, n, "" if whole else why_no_whole_one(node, n)) for node, whole, n in found]
 
 
-def node_of(name: str, resources: Mapping[str, float]) -> NodeFree:
+def node_of(name: str, resources: Mapping[str, float], labels: Mapping[str, str] | None = None) -> NodeFree:
     """A node from what Ray counts there; the sort of its GPUs is in the names of resources, memory in bytes."""
     sorts = tuple(sorted(key.removeprefix(_MARK) for key in resources if key.startswith(_MARK)))
     memory = resources.get("memory")
-    return NodeFree(name, resources.get("CPU", 0), resources.get("GPU", 0), sorts, memory_gb=None if memory is None else memory / 1e9)
+    memory_gb = None if memory is None else memory / 1e9
+    return NodeFree(name, resources.get("CPU", 0), resources.get("GPU", 0), sorts, memory_gb=memory_gb, labels=labels or {})
 
 
-def auto_gpus(nodes: Sequence[NodeFree], accelerator: str | None) -> float:
-    """What `gpus_per_worker: auto` comes to: 1 if the cluster has GPUs or a sort of them is asked for, else 0."""
-    return float(accelerator is not None or any(node.gpus >= 1 for node in nodes))
+def auto_gpus(nodes: Sequence[NodeFree], accelerator: str | None, labels: Labels = ()) -> float:
+    """What `gpus_per_worker: auto` comes to: 1 if the nodes of these labels have GPUs or a sort of them is asked for, else 0."""
+    return float(accelerator is not None or any(node.gpus >= 1 and not _missing(node, labels) for node in nodes))
 
 
 def place(nodes: Sequence[NodeFree], shape: TrialShape, want: int | None, max_trials: int | None = None) -> Placement:
@@ -123,8 +126,21 @@ def _has_the_sort(node: NodeFree, shape: TrialShape) -> bool:
     return shape.accelerator is None or shape.accelerator in node.accelerators
 
 
+def _missing(node: NodeFree, labels: Labels) -> Labels:
+    """Those of the labels that the node has not, or has with another value."""
+    return tuple(
+        (name, value)
+        for name, value in labels
+        if (node.labels.get(name) == value[1:] if value.startswith("!") else node.labels.get(name) != value)
+    )
+
+
+def _may_be_used(node: NodeFree, shape: TrialShape) -> bool:
+    return _has_the_sort(node, shape) and not _missing(node, shape.labels)
+
+
 def _workers_on(node: NodeFree, shape: TrialShape) -> int:
-    if not _has_the_sort(node, shape):
+    if not _may_be_used(node, shape):
         return 0
     fit = math.floor(node.cpus / shape.cpus_per_worker + _ROUNDING)
     if shape.memory_gb_per_worker is not None and node.memory_gb is not None:
@@ -146,6 +162,8 @@ def _memory_gb(node: NodeFree) -> float:
 
 def _short_of(node: NodeFree, shape: TrialShape, workers: int) -> str:
     """Why this node holds no whole group."""
+    if missing := _missing(node, shape.labels):
+        return f"a group needs {label_words(missing)}, it has {_labels_of(node, missing)}"
     if not _has_the_sort(node, shape):
         return f"a group needs {shape.accelerator}, it has {', '.join(node.accelerators) or 'no GPU of a named sort'}"
     short = [
@@ -156,6 +174,11 @@ def _short_of(node: NodeFree, shape: TrialShape, workers: int) -> str:
     if not short:
         return f"its pieces: {workers} of {shape.workers} workers of {shape.cpus_per_worker:g} CPU and {shape.gpus_per_worker:g} GPU fit"
     return "; ".join(short)
+
+
+def _labels_of(node: NodeFree, asked: Labels) -> str:
+    """What the node has of the labels that are asked for."""
+    return ", ".join(f"{name}={node.labels[name]}" if name in node.labels else f"no label {name}" for name, _ in asked)
 
 
 def _refuse_nonsense(shape: TrialShape, want: int | None) -> None:
@@ -178,13 +201,19 @@ def _refuse_nonsense(shape: TrialShape, want: int | None) -> None:
 def _gap(nodes: Sequence[NodeFree], workers: Mapping[str, int], shape: TrialShape, n_workers: str) -> list[Problem]:
     """One problem for each resource that is short, or for the pieces that nodes are cut into when the sums would do. n_workers: the key."""
     sort, problems = shape.accelerator, []
+    all_nodes, nodes = nodes, [node for node in nodes if not _missing(node, shape.labels)]
+    if all_nodes and not nodes:
+        found = "; ".join(sorted({_labels_of(node, shape.labels) for node in all_nodes}))
+        fix = "use labels that its nodes have, leave them out to take any node, or add nodes with them (`ray start --labels`)"
+        return [Problem("cluster.labels", f"{label_words(shape.labels)}; the cluster has {found}", fix)]
     all_nodes, nodes = nodes, [node for node in nodes if _has_the_sort(node, shape)]
     if sort is not None and not nodes:
         has = {name: sum(name in node.accelerators for node in all_nodes) for node in all_nodes for name in node.accelerators}
         listed = ", ".join(f"{name} on {n} node{'s' if n != 1 else ''}" for name, n in sorted(has.items())) or "no GPU of a named sort"
         got = f"{sort}{did_you_mean(sort, has)}; the cluster has {listed}"
         return [Problem("cluster.accelerator", got, f"use one that it has, leave it out to take any, or add nodes with {sort}")]
-    whose = "the cluster has" if sort is None else f"the nodes with {sort} have"
+    which = [word for word in (label_words(shape.labels), sort) if word]
+    whose = f"the nodes with {' and '.join(which)} have" if which else "the cluster has"
     for key, need, have, unit in (
         ("gpus_per_worker", shape.gpus, sum(node.gpus for node in nodes), "GPU"),
         ("cpus_per_worker", shape.cpus, sum(node.cpus for node in nodes), "CPU"),
@@ -203,7 +232,7 @@ def _gap(nodes: Sequence[NodeFree], workers: Mapping[str, int], shape: TrialShap
 
 
 def _why(nodes: Sequence[NodeFree], shape: TrialShape, want: int | None, max_trials: int | None, fit: int, groups: int, spans: bool) -> str:
-    nodes = [node for node in nodes if _has_the_sort(node, shape)]
+    nodes = [node for node in nodes if _may_be_used(node, shape)]
     cpus, gpus = sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)
     place = f"{cpus:g} CPU" + (f" and {gpus:g} {shape.gpu_word}" if gpus else "")
     place += f" on {len(nodes)} node{'s' if len(nodes) != 1 else ''}"

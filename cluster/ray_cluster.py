@@ -77,7 +77,7 @@ def nodes() -> list[NodeFree]:
             name, resources = f"{node['NodeManagerHostname']}:{node['NodeID'][-6:]}", node["Resources"]
             held = float(mine) if mine and node["NodeID"] == here else 0.0
             now = idle.get(node["NodeID"])
-            whole = node_of(name, resources)
+            whole = node_of(name, resources, node["Labels"])
             found.append(replace(whole, cpus=max(0.0, whole.cpus - held)))
             if now is not None:
                 found[-1] = replace(found[-1], idle_cpus=now.get("CPU", 0), idle_gpus=now.get("GPU", 0))

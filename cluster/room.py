@@ -26,7 +26,9 @@ class Room:
         if shape.accelerator is not None:
             bundle[f"accelerator_type:{shape.accelerator}"] = _SHARE_OF_MARK
         strategy = "PACK" if spans else "STRICT_PACK"
-        self.placement_group: PlacementGroup = placement_group([bundle] * shape.workers, strategy=strategy)
+        self.placement_group: PlacementGroup = placement_group(
+            [bundle] * shape.workers, strategy=strategy, bundle_label_selector=[dict(shape.labels)] * shape.workers
+        )
 
     def there(self) -> bool:
         """Whether it has its place. Asks Ray's control plane, which takes milliseconds."""

@@ -60,7 +60,7 @@ def placed(spec: StudySpec, address: str | None, foreground: bool, resumes: bool
         _refuse(cannot_grow(spec, "in the foreground, where one trial runs at a time"))
         here = look_at_nodes(spec, None)
         shape = shape_of_trial(spec, here)
-        if shape.accelerator is not None:
+        if shape.accelerator is not None or shape.labels:
             from cluster.placement import place
 
             place(here, shape, 1)
@@ -183,7 +183,8 @@ def shape_of_trial(spec: StudySpec, nodes: Sequence[NodeFree], gpus: float | Non
     """The trial's shape with `gpus_per_worker: auto` settled: `gpus` if given, else by what the cluster has."""
     from cluster.placement import auto_gpus
 
-    return spec.cluster.shape(auto_gpus(nodes, spec.cluster.accelerator) if gpus is None else gpus)
+    cluster = spec.cluster
+    return cluster.shape(auto_gpus(nodes, cluster.accelerator, cluster.node_labels) if gpus is None else gpus)
 
 
 def look_at_nodes(spec: StudySpec, address: str | None) -> list[NodeFree]:

@@ -231,7 +231,7 @@ def _concurrency(spec: StudySpec, nodes: Sequence[NodeFree] | None, missing: lis
 
 
 def _shape(spec: StudySpec, nodes: Sequence[NodeFree]) -> TrialShape:
-    return spec.cluster.shape(auto_gpus(nodes, spec.cluster.accelerator))
+    return spec.cluster.shape(auto_gpus(nodes, spec.cluster.accelerator, spec.cluster.node_labels))
 
 
 def _nodes(spec: StudySpec, nodes: Sequence[NodeFree] | None) -> list[dict[str, Any]]:

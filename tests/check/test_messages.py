@@ -235,6 +235,24 @@ CASES: list[tuple[str, str, tuple[str, str, str]]] = [
     ),
     (
         "cluster: local",
+        "cluster: {workers: 2, gpus_per_worker: 0.5}",
+        (
+            "study.yaml:6: cluster.gpus_per_worker",
+            "0.5 for each of 2 workers: two of them could share one GPU, which NCCL refuses",
+            "give each a whole GPU, or use cluster.workers: 1",
+        ),
+    ),
+    (
+        "cluster: local",
+        "cluster: {labels: {market: spot or not}}",
+        (
+            "study.yaml:6: cluster.labels.market",
+            '"spot or not" (text)',
+            "use text that matches ^!?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$",
+        ),
+    ),
+    (
+        "cluster: local",
         "cluster: {autoscale: {max_trials: 0}}",
         ("study.yaml:6: cluster.autoscale.max_trials", "0", "use a number of at least 1"),
     ),

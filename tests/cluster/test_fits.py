@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.placement import NodeFree, fits, node_of, place
+from cluster.placement import NodeFree, auto_gpus, fits, node_of, place
 from tune.core.errors import UserError
 from tune.core.shape import TrialShape
 from tune.load import load_study
@@ -64,10 +64,58 @@ def test_of_an_elastic_group_it_is_the_size_that_will_begin_that_is_told(cpus: t
     assert placed.spans == ("reaches" in whys[0]) and sum(placed.per_node.values()) == 2
 
 
+SPOT, SAFE, BARE = NodeFree("a", 4, 4, labels={"market": "spot"}), NodeFree("b", 4, labels={"market": "on-demand"}), NodeFree("c", 4)
+
+
+@pytest.mark.parametrize(
+    ("value", "holds", "said"),
+    [
+        (
+            "spot",
+            [2, 0, 0],
+            ["", "a group needs market=spot, it has market=on-demand", "a group needs market=spot, it has no label market"],
+        ),
+        ("!spot", [0, 2, 2], ["a group needs market=!spot, it has market=spot", "", ""]),
+    ],
+)
+def test_workers_go_to_nodes_of_their_labels_alone(value: str, holds: list[int], said: list[str]) -> None:
+    shape, nodes = TrialShape(2, 1, labels=(("market", value),)), [SPOT, SAFE, BARE]
+    assert [(fit.groups, fit.why) for fit in fits(nodes, shape)] == list(zip(holds, said, strict=True))
+    found = place(nodes, shape, None)
+    assert set(found.per_node) == {node.name for node, n in zip(nodes, holds, strict=True) if n} and f"on market={value}" in found.why
+
+
+def test_labels_that_no_node_has_are_refused_with_those_that_they_have() -> None:
+    with pytest.raises(UserError) as refused:
+        place([SPOT, SAFE, BARE], TrialShape(1, 1, labels=(("market", "reserved"),)), None)
+    assert "market=reserved; the cluster has market=on-demand; market=spot; no label market" in str(refused.value)
+    with pytest.raises(UserError, match="the nodes with market=spot have 4: 4 short"):
+        place([SPOT, SAFE, BARE], TrialShape(1, 8, labels=(("market", "spot"),)), None)
+
+
+def test_a_gpu_for_each_worker_is_taken_where_the_nodes_of_its_labels_have_some() -> None:
+    assert [auto_gpus([SPOT, SAFE], None, labels) for labels in ((), (("market", "spot"),), (("market", "!spot"),))] == [1, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("labels", "ok"), [("{market: spot, ray.io/node-group: gpu-4}", True), ("{market: 'in(a,b)'}", False), ("{'a b': c}", False)]
+)
+def test_labels_of_a_study_are_names_and_plain_values(tmp_path: Path, labels: str, ok: bool) -> None:
+    study = f"{SMOKE.read_text()}\ncluster: {{labels: {labels}}}\n"
+    assert "\ncluster:" not in SMOKE.read_text()
+    (tmp_path / "study.yaml").write_text(study)
+    if ok:
+        shape = load_study(tmp_path / "study.yaml").spec.cluster.shape(0)
+        assert shape.labels == (("market", "spot"), ("ray.io/node-group", "gpu-4"))
+    else:
+        with pytest.raises(UserError, match=r"cluster\.labels"):
+            load_study(tmp_path / "study.yaml")
+
+
 def test_the_sort_of_gpu_and_the_memory_are_read_from_what_ray_counts() -> None:
     marked = {"CPU": 8, "GPU": 4, "memory": 64e9, "accelerator_type:A100-80G": 1.0, "accelerator_type:A100": 1.0, "node:10.0.0.1": 1.0}
     assert node_of("a", marked) == NodeFree("a", 8, 4, ("A100", "A100-80G"), memory_gb=64)
-    assert node_of("b", {"CPU": 8}) == NodeFree("b", 8)
+    assert node_of("b", {"CPU": 8}, {"market": "spot"}) == NodeFree("b", 8, labels={"market": "spot"})
 
 
 def test_plan_names_every_node_with_its_gpus_and_the_one_that_holds_no_group() -> None:

@@ -48,6 +48,18 @@ def test_room_that_no_node_has_is_pending_and_gone_when_it_is_withdrawn(ray_sess
     assert held() == before
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_room_is_on_nodes_of_its_labels_alone(ray_session: str, workers: int) -> None:
+    import ray
+
+    here, before = ray.get_runtime_context().get_node_id(), held()
+    rooms = [ask(TrialShape(workers, 1, labels=(("ray.io/node-id", value),))) for value in (here, f"!{here}")]
+    assert comes(rooms[0]) and not rooms[1].there()
+    for room in rooms:
+        room.withdraw()
+    assert held() == before
+
+
 def test_a_group_moves_into_its_room_and_its_next_workers_into_room_of_their_own(ray_session: str, tmp_path: Path) -> None:
     from trainables.adapters.worker_group import WorkerGroup
 

@@ -229,6 +229,7 @@ class WorkerGroup:
                 use_gpu=shape.gpus_per_worker > 0,
                 resources_per_worker=resources_of_worker(shape),
                 accelerator_type=shape.accelerator,
+                label_selector=dict(shape.labels) or None,
                 placement_strategy="PACK" if self._spans else "STRICT_PACK",
             ),
             run_config=RunConfig(

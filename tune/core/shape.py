@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+Labels = tuple[tuple[str, str], ...]  # of a node: name, value
+
 
 @dataclass(frozen=True)
 class TrialShape:
@@ -11,6 +13,7 @@ class TrialShape:
 
     accelerator: the sort of GPU that the workers' nodes must have, by Ray's name such as H100; None: any.
     memory_gb_per_worker: GB (10^9 bytes) of a node's memory that are counted for a worker, though nothing keeps it to them; None: none are.
+    labels: that the workers' nodes must have, by name and value; a value of !spot: any but that, or none.
     min_workers: fewest workers that the trial goes on with while there is no room for all of them; None: it needs them all.
     """
 
@@ -20,6 +23,7 @@ class TrialShape:
     accelerator: str | None = None
     memory_gb_per_worker: float | None = None
     min_workers: int | None = None
+    labels: Labels = ()
 
     @property
     def cpus(self) -> float:
@@ -50,7 +54,12 @@ class TrialShape:
         gpus = f", {self.gpus_per_worker:g} {self.gpu_word}" if self.gpus_per_worker else ""
         memory = f", {self.memory_gb_per_worker:g} GB" if self.memory_gb_per_worker else ""
         least = f", or at least {self.min_workers} of them" if self.min_workers is not None else ""
-        return f"{self.workers} worker{'s' if self.workers != 1 else ''} x {self.cpus_per_worker:g} CPU{gpus}{memory}{least}"
+        where = f" on {label_words(self.labels)}" if self.labels else ""
+        return f"{self.workers} worker{'s' if self.workers != 1 else ''} x {self.cpus_per_worker:g} CPU{gpus}{memory}{where}{least}"
+
+
+def label_words(labels: Labels) -> str:
+    return ", ".join(f"{name}={value}" for name, value in labels)
 
 
 def sizes(workers: int, least: int) -> tuple[int, ...]:

@@ -24,7 +24,7 @@ from tune.core.metrics import MetricSet, Mode
 from tune.core.patch import PatchError, apply
 from tune.core.sampler_spec import Sampler, TpeSampler
 from tune.core.scheduler_spec import NoScheduler, Scheduler
-from tune.core.shape import TrialShape
+from tune.core.shape import Labels, TrialShape
 from tune.core.space import Space
 from tune.core.space_text import parse_space
 from tune.core.spec import Mistake, Outline, Part, outline_of, shown, validated
@@ -86,6 +86,9 @@ class ElasticPart(Part):
     )
 
 
+Label = Annotated[str, Field(pattern=r"^([A-Za-z0-9.-]{1,253}/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$")]
+
+
 class ClusterPart(Part):
     """Where trials run, and the shape of one trial."""
 
@@ -101,6 +104,10 @@ class ClusterPart(Part):
     )
     accelerator: str | None = Field(
         default=None, min_length=1, max_length=64, description="Sort of GPU that a trial needs, by Ray's name: H100; null: any."
+    )
+    labels: dict[Label, Annotated[str, Field(pattern=r"^!?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$")]] = Field(
+        default_factory=dict,
+        description="{market: spot}: labels that a worker's node must have (`ray start --labels`); !spot: any but spot.",
     )
     memory_gb_per_worker: float | None = Field(
         default=None, gt=0, le=100_000, description="GB of main memory that a node must have for one worker; null: not counted."
@@ -132,10 +139,16 @@ class ClusterPart(Part):
         """Workers of a trial when it has fewest, which is when each has most to do and to hold."""
         return self.shape(0).sizes[-1]
 
+    @property
+    def node_labels(self) -> Labels:
+        return tuple(sorted(self.labels.items()))
+
     def shape(self, auto_gpus: float) -> TrialShape:
         """The shape of a trial; `auto_gpus` is what `gpus_per_worker: auto` comes to."""
         gpus = auto_gpus if self.gpus_per_worker == "auto" else self.gpus_per_worker
-        return TrialShape(self.workers, self.cpus_per_worker, gpus, self.accelerator, self.memory_gb_per_worker, self.min_workers)
+        return TrialShape(
+            self.workers, self.cpus_per_worker, gpus, self.accelerator, self.memory_gb_per_worker, self.min_workers, self.node_labels
+        )
 
     @field_validator("accelerator")
     @classmethod

@@ -77,6 +77,13 @@ def _accelerator_is_used(cluster: ClusterPart, kind: Kind) -> Iterator[Mistake]:
         yield Mistake(("cluster", "accelerator"), got, "remove it, or give workers a GPU")
 
 
+def _each_worker_has_a_gpu_of_its_own(cluster: ClusterPart, kind: Kind) -> Iterator[Mistake]:
+    gpus = cluster.gpus_per_worker
+    if cluster.workers > 1 and gpus != "auto" and 0 < gpus < 1:
+        got = f"{gpus:g} for each of {cluster.workers} workers: two of them could share one GPU, which NCCL refuses"
+        yield Mistake(("cluster", "gpus_per_worker"), got, "give each a whole GPU, or use cluster.workers: 1")
+
+
 def _one_bound_on_trials_at_once(cluster: ClusterPart, kind: Kind) -> Iterator[Mistake]:
     if cluster.concurrency is not None and cluster.autoscale is not None:
         got = f"{cluster.concurrency} beside autoscale.max_trials {cluster.autoscale.max_trials}"
@@ -366,6 +373,7 @@ _RULES: tuple[tuple[tuple[str, ...], Callable[..., Iterator[Mistake]]], ...] = (
     (("budget", "scheduler"), _median_has_others),
     (("budget", "cluster"), _gpu_hours_can_be_used),
     (("cluster",), _accelerator_is_used),
+    (("cluster",), _each_worker_has_a_gpu_of_its_own),
     (("cluster",), _one_bound_on_trials_at_once),
     (("cluster",), _fewer_workers_can_share),
     (("metric",), _metric_is_promised),

@@ -118,13 +118,8 @@ def failures(facts: Facts) -> Section:
         else []
     )
     moved = sum(t.moves for t in everyone)
-    text += (
-        [
-            f"{count(moved, 'attempt')} went on with other workers: a node was drained, there was room for more, or they had none. That is no failure."
-        ]
-        if moved
-        else []
-    )
+    why = "a node was drained, there was room for more, or theirs were long in coming"
+    text += [f"{count(moved, 'attempt')} went on with other workers: {why}. That is no failure."] if moved else []
     text += [
         f"{t.trial} was stopped by the budget ({'what it has counts' if t.in_the_running else 'it has nothing'}): {_cut(t.detail)}"
         for t in everyone
