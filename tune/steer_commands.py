@@ -21,7 +21,7 @@ from tune.core.errors import Problem, UserError
 DIR = click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 TRIAL = click.option("--trial", metavar="ID", required=True, help="A trial of the study, such as t0007.")
 WAIT = click.option(
-    "--wait", "wait_s", type=click.FloatRange(0.1, 86_400), default=30.0, show_default=True, help="Seconds to wait for the driver."
+    "--wait", "wait_s", type=click.FloatRange(0.1, 86_400), default=75.0, show_default=True, help="Seconds to wait for the driver."
 )
 
 

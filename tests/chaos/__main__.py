@@ -1,7 +1,7 @@
 """`make chaos`: studies under the real program meet faults drawn from a seed, are resumed, and must end as if nothing had happened.
 
-    make chaos                                        # 43 faults, about 25 minutes on two cores
-    make chaos ARGS="--faults 60 --seed 7"            # others; what is above the 43 is drawn from faults of one process
+    make chaos                                        # 44 faults, about 28 minutes on two cores
+    make chaos ARGS="--faults 60 --seed 7"            # others; what is above the 44 is drawn from faults of one process
     make chaos ARGS="--only disk,MLflow --dir DIR"    # faults whose names hold a word; keep the studies
 
 Drivers, workers, actors, raylets, nodes and the head are killed for real; a node's link is cut for real, where network namespaces are
@@ -26,7 +26,21 @@ from tests.chaos import ray_faults as on
 from tests.chaos.faults import Fault
 from tests.chaos.lab import Lab, Row
 from tests.chaos.ray_faults import RayFault
-from tests.chaos.studies import CNN, DRAINED, ELASTIC, FAR, NARROW, NODES, NODES_REDIS, PROMOTE, RECLAIMED, STOP, WIDE, ChaosStudy
+from tests.chaos.studies import (
+    CNN,
+    DRAINED,
+    ELASTIC,
+    FAR,
+    FEWER_NODES,
+    NARROW,
+    NODES,
+    NODES_REDIS,
+    PROMOTE,
+    RECLAIMED,
+    STOP,
+    WIDE,
+    ChaosStudy,
+)
 
 ON_RAY: tuple[tuple[ChaosStudy, tuple[RayFault, ...]], ...] = (
     (NARROW, (on.KILL_WORKER, on.HUNG_WORKER, on.KILL_DRIVER, on.KILL_HOST)),
@@ -35,6 +49,7 @@ ON_RAY: tuple[tuple[ChaosStudy, tuple[RayFault, ...]], ...] = (
     (WIDE, (on.KILL_OWN_GCS,)),
     (NODES, (on.KILL_RAYLET, on.KILL_NODE)),
     (NODES, (on.KILL_HEAD, on.KILL_RAYLET_LONG)),
+    (FEWER_NODES, (on.NODE_FOR_GOOD,)),
     (NODES_REDIS, (on.RESTART_GCS,)),
     (DRAINED, (on.PREEMPTION_NOTICE,)),
     (RECLAIMED, (on.RECLAIMED_EARLY,)),

@@ -170,6 +170,23 @@ def _kill_node(scene: Scene, nodes: Nodes | None) -> Blow:
     return blow
 
 
+def _node_for_good(scene: Scene, nodes: Nodes | None) -> Blow:
+    """A node is lost and no other comes: its group waits, and its trial goes to the group that is left."""
+    assert nodes is not None
+    worker = _worker(scene)
+    blow = scene.run.blow()
+    nodes.kill_node(nodes.node_with(worker))
+
+    def waits() -> list[Entry]:
+        events = scene.run.entries()[len(blow.before) :]
+        return [e for e in events if isinstance(e.event, GroupNoted) and e.event.what == "waits"]
+
+    within_s = GroupLimits().silence_s + GroupLimits().empty_s + NOTICED_S
+    if not scene.run.until_true(lambda: bool(waits()), "a group without a node says that it waits", within_s):
+        raise Broken("the study ended before a trial of the lost node could go to another group")
+    return replace(blow, seen=f"(its trial was free for another group after {waits()[0].t - blow.at_s:.1f} s)")
+
+
 def _cut_off(scene: Scene, nodes: Nodes | None) -> Blow:
     """A node is off the network and lives on. Its worker ends by itself in time, and the trial begins again, elsewhere, not before that.
     When the link is back, Ray refuses the node that it took for dead; started again, it serves."""
@@ -286,6 +303,7 @@ FULL_DISK = RayFault("disk of workers and driver: full", _full_disk)
 KILL_RAYLET = RayFault("a raylet: SIGKILL, replaced after 2 s", _kill_raylet(2.0))
 KILL_RAYLET_LONG = RayFault("a raylet: SIGKILL, replaced after 20 s", _kill_raylet(20.0))
 KILL_NODE = RayFault("a node, all of it: SIGKILL, replaced", _kill_node)
+NODE_FOR_GOOD = RayFault("a node, all of it: SIGKILL, no other comes", _node_for_good)
 CUT_OFF = RayFault("a node: off the network, later back", _cut_off)
 PREEMPTION_NOTICE = RayFault("a node: drained before it is reclaimed", _preemption_notice)
 RECLAIMED_EARLY = RayFault("a node: drained, gone before the next report", _reclaimed)

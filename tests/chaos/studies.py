@@ -89,6 +89,7 @@ PROMOTE = _curve("chaos_promote", "process", 10, seed=44, scheduler="kind: asha,
 NARROW = _curve("chaos_narrow", "ray", 10, cluster="concurrency: 1, max_retries: 5", step_seconds=0.1)
 WIDE = _curve("chaos_wide", "ray", 14, ordered=False, cluster="concurrency: 2, max_retries: 5", step_seconds=0.15)
 NODES = _curve("chaos_nodes", "nodes", 12, ordered=False, cluster="max_retries: 5", step_seconds=0.3, sampler="random")
+FEWER_NODES = replace(NODES, name="chaos_fewer_nodes", text=NODES.text.replace("chaos_nodes", "chaos_fewer_nodes"))
 NODES_REDIS = replace(NODES, where="nodes and Redis")
 DRAINED = _curve("chaos_drained", "nodes", 6, cluster="concurrency: 1, max_retries: 0", step_seconds=0.3)  # no retry to spare
 _LONG = {"epochs": 3, "step_seconds": 5.0, "scheduler": "kind: none", "sampler": "random"}
