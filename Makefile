@@ -11,7 +11,7 @@ ARGS ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONUNBUFFERED := 1
 
-.PHONY: help setup run test test-pure check format bench chaos quality demo-openai audit clean
+.PHONY: help setup run test test-pure ci check format bench chaos quality demo-openai audit clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1|\2/' | column -t -s '|'
@@ -24,6 +24,9 @@ test: .venv/.installed  ## every test, in two processes (ARGS="-k word" chooses)
 
 test-pure: .venv/.installed  ## the tests that need neither Ray nor torch, in seconds
 	@$(PY) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder -m "not ray and not slow and not gpu" $(ARGS)
+
+ci: test  ## what .ci/run runs: every test, then the audit, which fails on known vulnerabilities and says if it could not be made
+	@$(PY) -m tests.audit --or-say-so
 
 check: .venv/.installed  ## lint, formatting, types, import contracts
 	@$(PY) -m ruff check .
@@ -38,7 +41,7 @@ format: .venv/.installed  ## sort imports, mend what the linter can, format
 bench: .venv/.installed  ## measure this machine: trial overhead, memory, journal (ARGS="--help")
 	@$(PY) -m tests.bench $(ARGS)
 
-chaos: .venv/.installed  ## kill, fill and hang what studies run on, resume, compare: a table of faults (ARGS="--help"); 25 minutes
+chaos: .venv/.installed  ## kill, fill and hang what studies run on, resume, compare: a table of faults (ARGS="--help"); 28 minutes
 	@$(PY) -m tests.chaos $(ARGS)
 
 quality: .venv/.installed  ## prove the search: regret beside Optuna, Ray and Syne Tune in virtual time (ARGS="--help"); hours, resumable
@@ -49,12 +52,11 @@ demo-openai: .venv/.installed  ## GPT-4o by phases against a local server with f
 	@$(PY) -m tests.openai_phases.demo $(ARGS)
 
 audit: .venv/.installed  ## look the pinned versions up in the database of known vulnerabilities; needs its service on the network
-	@$(PY) -m pip install --quiet --no-input -c constraints.txt -e ".[dev,audit]"
-	@$(PY) -m pip_audit -r constraints.txt --no-deps --disable-pip --strict
+	@$(PY) -m tests.audit $(ARGS)
 
 clean:  ## remove what set-up and tests made; studies stay
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
-	find tune trainables cluster tests -name __pycache__ -type d -prune -exec rm -rf .PHONY: help setup run test test-pure check format bench chaos quality +
+	find tune trainables cluster tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 setup: .venv/.installed  ## only make .venv and install the pinned dependencies
 

@@ -59,12 +59,12 @@ def choose(
     hidden: texts that no file may hold, such as the token of the cluster.
     """
     root = root.resolve()
-    if not root.is_dir():
+    if not os.path.isdir(root):
         raise UserError(Problem(f"--working-dir {root}", "it is not a folder", "name the folder that holds the study and its code"))
     problems: list[Problem] = []
     files = dict(_walk(root, root, [], problems))
     for name, folder in (extra or {}).items():
-        if not (root / name).exists():
+        if not os.path.exists(root / name):
             source = folder.resolve().parent
             files |= {f"{name}/{inner}": file for inner, file in _walk(folder.resolve(), source, [], problems, strip=name)}
     try:
@@ -106,13 +106,26 @@ Rules = list[tuple[Path, GitIgnoreSpec]]
 
 def _walk(folder: Path, root: Path, above: Rules, problems: list[Problem], strip: str = "") -> Iterator[tuple[str, Path]]:
     """(name in the archive, file) below `folder`, what is ignored and what is no file left out."""
-    rules = [*above, *_rules_of(folder)]
-    for entry in sorted(folder.iterdir()):
-        if _ignored(entry, rules):
+
+    def named(entry: Path) -> str:
+        return entry.relative_to(root).as_posix().removeprefix(f"{strip}/" if strip else "")
+
+    try:
+        kinds = {entry: entry.lstat().st_mode for entry in sorted(folder.iterdir())}
+    except PermissionError:
+        fix = "change its mode" if folder == root else "name it in .rayignore, or change its mode"
+        problems.append(Problem(str(folder) if folder == root else named(folder), "a folder that cannot be read", fix))
+        return
+    except OSError as error:
+        raise _changing(error) from None
+    rules = [*above, _rules_of(folder, [(folder / name, named(folder / name)) for name in IGNORE_FILES], problems)]
+    for entry, kind in kinds.items():
+        if _ignored(entry, stat.S_ISDIR(kind), rules):
             continue
-        name = entry.relative_to(root).as_posix().removeprefix(f"{strip}/" if strip else "")
-        kind = entry.lstat().st_mode
-        if stat.S_ISLNK(kind):
+        name = named(entry)
+        if name != (shown := name.encode(errors="backslashreplace").decode()):
+            problems.append(Problem(shown, "a name that is not UTF-8", "rename it, or name what matches it in .rayignore"))
+        elif stat.S_ISLNK(kind):
             wrong = _bad_link(entry, root)
             if wrong is None:
                 yield name, entry.resolve()
@@ -128,18 +141,43 @@ def _walk(folder: Path, root: Path, above: Rules, problems: list[Problem], strip
                 yield name, entry
 
 
-def _rules_of(folder: Path) -> Rules:
-    lines = [line for name in IGNORE_FILES if (folder / name).is_file() for line in (folder / name).read_text().splitlines()]
-    return [(folder, GitIgnoreSpec.from_lines([*NEVER_PACKED, *lines]))]
+def _rules_of(folder: Path, files: list[tuple[Path, str]], problems: list[Problem]) -> tuple[Path, GitIgnoreSpec]:
+    """What the ignore files of `folder` say, given with the names that they have for people; one that cannot be obeyed is a problem."""
+    lines = list(NEVER_PACKED)
+    for file, name in files:
+        if not file.is_file():
+            continue
+        try:
+            text = file.read_text(encoding="utf-8").removeprefix("\ufeff")  # a byte order mark, as editors write it
+            for i, line in enumerate(text.splitlines(), start=1):
+                wrong = _wrong_pattern(line)
+                if wrong is None:
+                    lines.append(line)
+                else:
+                    problems.append(Problem(f"{name}:{i}", wrong, "take the line out, or write a pattern as git reads it"))
+        except UnicodeDecodeError as error:
+            i = error.object.count(b"\n", 0, error.start) + 1
+            problems.append(Problem(f"{name}:{i}", "text that is not UTF-8", "save it as UTF-8"))
+        except OSError as error:
+            problems.append(Problem(name, f"it cannot be read: {error.strerror}", "change its mode"))
+    return folder, GitIgnoreSpec.from_lines(lines)
 
 
-def _ignored(entry: Path, rules: Rules) -> bool:
-    mark = "/" if entry.is_dir() and not entry.is_symlink() else ""
+def _wrong_pattern(line: str) -> str | None:
+    try:
+        GitIgnoreSpec.from_lines([line])
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _ignored(entry: Path, is_folder: bool, rules: Rules) -> bool:
+    mark = "/" if is_folder else ""
     return any(spec.match_file(entry.relative_to(folder).as_posix() + mark) for folder, spec in rules)
 
 
 def _bad_link(link: Path, root: Path) -> str | None:
-    target = link.resolve()
+    target = Path(os.path.realpath(link))  # a link in a ring ends somewhere in it, and is not there
     if not target.exists():
         return f"a link to {os.readlink(link)}, which is not there"
     if not target.is_relative_to(root):

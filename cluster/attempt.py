@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tune.core.errors import Problem, UserError
+from tune.core.secrets import masked
 
 JOB, COMMIT, ENTRY_CPUS = "PHASETUNE_JOB", "PHASETUNE_COMMIT", "PHASETUNE_ENTRY_CPUS"
 STORAGE = "PHASETUNE_STORAGE"  # a node's own: an image or a pod says where the shared volume is
@@ -88,7 +89,7 @@ def main() -> None:
     os.environ |= {name: value for name, value in ((COMMIT, given.commit), (ENTRY_CPUS, given.entry_cpus)) if value}
     storage = given.storage or Path(os.environ.get(STORAGE) or HOME_STORAGE).expanduser()
     words = words_of_attempt(given.words, given.job, storage)
-    sys.stdout.write(f"phasetune {' '.join(words)}\n")
+    sys.stdout.write(f"phasetune {' '.join(masked(word) for word in words)}\n")
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, "-m", "tune", *words])
 

@@ -26,10 +26,12 @@ import ray
 from cluster import auth
 from cluster.placement import NodeFree, node_of
 from tune.core.errors import Problem, UserError
+from tune.core.secrets import masked
 
 _ANSWER_WITHIN_S = 15.0
 _LAST_WORDS_S = 5.0  # for what a job that has ended still has to say
 _GONE_AFTER_S = 120.0  # without an answer of the dashboard
+_NOT_KNOWN = "status code 404"  # of Ray's client, which has one error for all that is refused
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _OVERRIDES = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")  # Ray's client takes these instead of the address that it is given
 Say = Callable[[str], None]
@@ -77,11 +79,11 @@ class Job:
 class Jobs:
     """The job server at `url`. Make one with `reach` (from outside) or `reach_from_job` (inside a job).
 
-    look_every_s: how often a job that is heard is asked for its state.
+    look_every_s: how often a job that is heard is asked for its state. gone_after_s: how long it may stay without an answer.
     """
 
-    def __init__(self, url: str, client: Any, look_every_s: float = 1.0):
-        self.url, self._client, self._look_every_s = url, client, look_every_s
+    def __init__(self, url: str, client: Any, look_every_s: float = 1.0, gone_after_s: float = _GONE_AFTER_S):
+        self.url, self._client, self._look_every_s, self._gone_after_s = url, client, look_every_s, gone_after_s
 
     def start(self, job: Job) -> str:
         """Start it and return its id. Raises UserError if the cluster refuses it."""
@@ -138,14 +140,17 @@ class Jobs:
 
     def nodes_free(self) -> list[NodeFree]:
         """The living nodes as placement sees them; what is idle there the dashboard does not say."""
-        return [node_of(node.name, node.resources) for node in self.nodes() if node.alive]
+        return [node_of(node.name, node.resources, node.labels) for node in self.nodes() if node.alive]
 
     def hear(self, job_id: str, say: Say) -> JobState:
-        """Pass on what the job prints until it ends. Raises OSError if the dashboard stays away for two minutes."""
+        """Pass on what the job prints until it ends.
+
+        Raises OSError if the dashboard stays away for two minutes, UnknownJob if it answers all that time, and knows no such job.
+        """
         return asyncio.run(self._hear(job_id, say))
 
     async def _hear(self, job_id: str, say: Say) -> JobState:
-        said = _Said(say)
+        said = Said(say)
         tail: asyncio.Task[None] | None = None
         answered = time.monotonic()
         while True:
@@ -157,8 +162,10 @@ class Jobs:
                 state = await asyncio.to_thread(self.state, job_id)
                 answered = time.monotonic()
             except (OSError, RuntimeError) as error:
-                if time.monotonic() - answered > _GONE_AFTER_S:
+                if time.monotonic() - answered > self._gone_after_s:
                     tail.cancel()
+                    if _NOT_KNOWN in str(error):
+                        raise UnknownJob(f"{self.url} knows no job {job_id}") from None
                     raise OSError(f"{self.url} does not answer any more: {error}") from None
                 state = JobState("UNKNOWN")
             if state.ended:
@@ -172,17 +179,26 @@ class Jobs:
             if tail.done():
                 await asyncio.sleep(self._look_every_s)
 
-    async def _tail(self, job_id: str, said: _Said) -> None:
+    async def _tail(self, job_id: str, said: Said) -> None:
         said.from_the_start()
         async for chunk in self._client.tail_job_logs(job_id):
             said.hear(chunk)
 
 
-class _Said:
+class UnknownJob(OSError):
+    """The job server has no such job, or has it no more: its end was missed."""
+
+
+class Said:
     """A job's log always comes from its first character; what was passed on already is not passed on again."""
 
     def __init__(self, say: Say):
         self._say, self._passed, self._heard = say, 0, 0
+
+    @property
+    def anything(self) -> bool:
+        """Whether the job has printed anything."""
+        return self._passed > 0
 
     def from_the_start(self) -> None:
         self._heard = 0
@@ -237,11 +253,11 @@ def _url(address: str) -> str:
     parts = urllib.parse.urlsplit(url)
     fix = "give the dashboard of the head: http://HOST:8265"
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.password:
-        raise UserError(Problem("--address", f"'{address}'", f"{fix}; a token goes into {auth.TOKEN}"))
+        raise UserError(Problem("--address", f"'{masked(address)}'", f"{fix}; a token goes into {auth.TOKEN}"))
     try:
         port = parts.port or (443 if parts.scheme == "https" else 8265)
     except ValueError:
-        raise UserError(Problem("--address", f"'{address}' has no such port", fix)) from None
+        raise UserError(Problem("--address", f"'{masked(address)}' has no such port", fix)) from None
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return f"{parts.scheme}://{host}:{port}"
 

@@ -6,13 +6,11 @@ The command on the cluster is `cluster.supervise`, which keeps a driver (`cluste
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import re
 import secrets
 import shlex
 import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,7 +19,9 @@ from typing import Any
 
 from cluster import auth
 from cluster.archive import Packed, choose, write
+from cluster.attempt import versions
 from tune.core.errors import Problem, UserError
+from tune.core.secrets import has_password, masked
 
 ROOT = Path(__file__).resolve().parents[1]
 _CODE = ("tune", "trainables", "cluster", "configs")  # found beside each other, in a checkout and in an installed wheel alike
@@ -79,7 +79,7 @@ class Parcel:
 
 def prepare(wish: Wish, environment: Mapping[str, str] = os.environ) -> Parcel:
     """Raises UserError with everything that keeps the study from leaving this machine."""
-    problems = [*_wrong_storage(wish), *_wrong_env(wish.env, environment)]
+    problems = [*_wrong_storage(wish), *_passwords(wish.words), *_wrong_env(wish.env, environment)]
     packages: tuple[str, ...] = ()
     packed: Packed | None = None
     try:
@@ -122,7 +122,7 @@ def check_storage(storage: str | None, resumes: bool, n_nodes: int) -> None:
 def _command(job: str, wish: Wish) -> tuple[str, ...]:
     attempt = ["python", "-m", "cluster.attempt", "--job", job, *(["--storage", wish.storage] if wish.storage else [])]
     if not wish.any_version:
-        attempt += [word for name, version in _installed().items() for word in ("--expect", f"{name}=={version}")]
+        attempt += [word for name, version in _expected().items() for word in ("--expect", f"{name}=={version}")]
     commit = _commit(wish.working_dir)
     attempt += [] if commit is None else ["--commit", commit]
     supervise = ["python", "-m", "cluster.supervise", "--job", job, "--attempts", str(wish.attempts)]
@@ -134,16 +134,9 @@ def _command(job: str, wish: Wish) -> tuple[str, ...]:
     return (*supervise, "--", *attempt, "--", *wish.words)
 
 
-def _installed() -> dict[str, str]:
-    found = {}
-    for name in _COMPARED:
-        try:
-            found[name] = (
-                f"{sys.version_info[0]}.{sys.version_info[1]}" if name == "python" else importlib.metadata.version(name).split("+")[0]
-            )
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+def _expected() -> dict[str, str]:
+    """The versions here that those of the cluster have to be; a build's own mark (`+cpu`) is left out."""
+    return {name: version.split("+")[0] for name, version in versions(_COMPARED).items() if version is not None}
 
 
 def _commit(folder: Path) -> str | None:
@@ -160,7 +153,19 @@ def _wrong_storage(wish: Wish) -> list[Problem]:
     for option, text in [*resumed, *([("--storage", wish.storage)] if wish.storage is not None else [])]:
         path = PurePosixPath(text)
         if not path.is_absolute() or ".." in path.parts:
-            problems.append(Problem(option, f"'{text}'", "give the folder as the nodes see it: an absolute path without .."))
+            problems.append(Problem(option, f"'{masked(text)}'", "give the folder as the nodes see it: an absolute path without .."))
+    return problems
+
+
+def _passwords(words: tuple[str, ...]) -> list[Problem]:
+    """A job's command is shown to everybody who sees its cluster: in `ray job list`, on the dashboard, among a node's processes."""
+    problems = []
+    for before, word in zip(("", *words), words, strict=False):
+        if has_password(word):
+            fix = "leave the password out of it"
+            if before == "--tracking-uri":
+                fix = "export MLFLOW_TRACKING_URI and give --env MLFLOW_TRACKING_URI: it then stays out of the job's command"
+            problems.append(Problem(before or "submit", f"a password in '{masked(word)}'", fix))
     return problems
 
 
@@ -184,9 +189,11 @@ def _packages(requirements: Path | None) -> tuple[str, ...]:
     if requirements is None:
         return ()
     try:
-        lines = requirements.read_text().splitlines()
+        lines = requirements.read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise UserError(Problem(f"--requirements {requirements}", str(error.strerror), "name a file of pins")) from None
+    except UnicodeDecodeError:
+        raise UserError(Problem(f"--requirements {requirements}", "it is not UTF-8 text", "name a file of pins")) from None
     wanted = {i: line.split("#")[0].strip() for i, line in enumerate(lines, start=1)}
     wrong = [
         Problem(f"{requirements}:{i}", line, "pin it exactly: name==version")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tune.core.errors import Problem, UserError
+from tune.core.secrets import masked
 
 if TYPE_CHECKING:
     from cluster.submit import Parcel, Wish
@@ -175,7 +176,7 @@ def _summary(parcel: Parcel, address: str, code: int | None) -> dict[str, Any]:
     files = list(parcel.packed.files)
     return {
         "job": parcel.job,
-        "address": address,
+        "address": masked(address),
         "entrypoint": parcel.entrypoint,
         "files": files,
         "bytes": parcel.packed.size_bytes,

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import tempfile
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -109,6 +114,81 @@ def test_data_and_weights_are_refused(folder: Path) -> None:
 def test_more_bytes_than_allowed_are_refused_with_the_largest_files(folder: Path) -> None:
     (folder / "big.txt").write_text("x" * 1000)
     assert "the largest are big.txt" in refused(folder, max_total_bytes=500)[str(folder)]
+
+
+AS_SOMEBODY = """
+import os, sys
+from pathlib import Path
+from cluster.archive import choose
+from tune.core.errors import UserError
+if os.geteuid() == 0:  # root may read everything
+    os.setgid(65534), os.setuid(65534)
+try:
+    print(*choose(Path(sys.argv[1])).files, sep="\\n")
+except UserError as error:
+    print(*(f"{problem.where}: {problem.got}: {problem.fix}" for problem in error.problems), sep="\\n")
+"""
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder with one file, which any user may read: those of pytest are for the one who runs it alone."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / "work"
+        root.mkdir()
+        (root / "recipe.py").write_text("x = 1\n")
+        for path in (root.parent, root):
+            path.chmod(0o755)
+        yield root
+        for path in (root, *(path for path in root.iterdir() if path.is_dir())):
+            path.chmod(0o755)
+
+
+def said_to_somebody(root: Path) -> list[str]:
+    """By a process that is not root's."""
+    command = [sys.executable, "-c", AS_SOMEBODY, str(root)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.splitlines()
+
+
+@pytest.mark.parametrize("mode", [0o000, 0o444, 0o111])
+def test_a_folder_that_may_not_be_read_is_named_unless_it_is_ignored(open_folder: Path, mode: int) -> None:
+    (open_folder / "private").mkdir()
+    (open_folder / "private" / "diary.txt").write_text("x\n")
+    (open_folder / "private").chmod(mode)
+    assert said_to_somebody(open_folder) == ["private: a folder that cannot be read: name it in .rayignore, or change its mode"]
+    (open_folder / ".rayignore").write_text("private/\n")
+    assert said_to_somebody(open_folder) == [".rayignore", "recipe.py"]
+
+
+def test_a_folder_that_is_sent_and_may_not_be_read_is_named(open_folder: Path) -> None:
+    open_folder.chmod(0o111)
+    assert said_to_somebody(open_folder) == [f"{open_folder}: a folder that cannot be read: change its mode"]
+
+
+def test_an_ignore_file_that_may_not_be_read_is_named(open_folder: Path) -> None:
+    (open_folder / ".gitignore").write_text("*.log\n")
+    (open_folder / ".gitignore").chmod(0)
+    assert ".gitignore: it cannot be read: Permission denied: change its mode" in said_to_somebody(open_folder)
+
+
+@pytest.mark.parametrize(("text", "wrong"), [(b"*.log\ncaf\xe9\n", "text that is not UTF-8"), (b"*.log\n!\n", "Invalid git pattern: '!'")])
+@pytest.mark.parametrize("ignore_file", [".gitignore", ".rayignore"])
+def test_an_ignore_file_that_cannot_be_obeyed_is_named_with_its_line(folder: Path, ignore_file: str, text: bytes, wrong: str) -> None:
+    (folder / "code" / ignore_file).write_bytes(text)
+    assert refused(folder) == {f"code/{ignore_file}:2": wrong}
+
+
+def test_a_file_whose_name_is_no_text_is_refused_unless_it_is_ignored(folder: Path) -> None:
+    (folder / os.fsdecode(b"caf\xe9.txt")).write_text("x\n")
+    assert refused(folder) == {"caf\\udce9.txt": "a name that is not UTF-8"}
+    (folder / ".rayignore").write_text("caf*\n")
+    assert "code/recipe.py" in choose(folder).files
+
+
+def test_links_in_a_ring_are_refused(folder: Path) -> None:
+    (folder / "a").symlink_to("b")
+    (folder / "b").symlink_to("a")
+    assert "not there" in refused(folder)["a"] and "not there" in refused(folder)["b"]
 
 
 @pytest.mark.parametrize("ignore_file", [".gitignore", ".rayignore"])

@@ -93,7 +93,13 @@ class Toleration(Strict):
     effect: Literal["NoSchedule", "NoExecute", "PreferNoSchedule"]
 
 
+class Security(Strict):
+    fsGroup: int
+    fsGroupChangePolicy: Literal["OnRootMismatch", "Always"]
+
+
 class Pod(Strict):
+    securityContext: Security | None = None
     containers: list[Container] = Field(min_length=1)
     restartPolicy: Literal["Never", "Always"] = "Always"
     nodeSelector: dict[str, str] = {}
@@ -202,6 +208,38 @@ def test_every_pod_of_ray_mounts_the_shared_storage_that_is_claimed(name: str) -
         mounts = {mount.mountPath: volumes[mount.name] for container in pod.containers for mount in container.volumeMounts}
         claimed = mounts["/shared"].persistentVolumeClaim
         assert claimed is not None and claimed.claimName == claim["metadata"]["name"]
+
+
+def users(*images: str) -> set[int]:
+    """The user ids that images run as."""
+    found = set()
+    for image in images:
+        text = (MANIFESTS / image).read_text()
+        last = re.findall(r"^USER (\w+)$", text, re.M)[-1]
+        found |= {int(uid) for uid, name in re.findall(r"useradd .*--uid (\d+) (\w+)", text) if name == last}
+    return found
+
+
+@pytest.mark.parametrize("name", ["raycluster.yaml", "rayjob.yaml"])
+def test_the_user_of_the_images_may_write_what_pods_mount(name: str) -> None:
+    spec = ray_cluster(name)
+    groups = [group.template.spec.securityContext for group in (spec.headGroupSpec, *spec.workerGroupSpecs)]
+    assert all(groups) and {group.fsGroup for group in groups if group} == users("Dockerfile.cpu", "Dockerfile.gpu")
+    # a volume full of checkpoints is not walked through each time that a pod starts
+    assert {group.fsGroupChangePolicy for group in groups if group} == {"OnRootMismatch"}
+
+
+def test_the_user_of_the_image_may_write_on_a_new_efs_and_every_node_sees_soon_what_another_wrote() -> None:
+    [config] = documents("ray_up_aws.yaml")
+    assert config["docker"]["image"].endswith("-gpu")
+    [user] = users("Dockerfile.gpu")
+    commands = config["initialization_commands"]
+    [mount] = [i for i, command in enumerate(commands) if "mount -t nfs4" in command]
+    [given] = [i for i, command in enumerate(commands) if f"install -d -o {user} -g {user} /shared/studies" in command]
+    assert mount < given
+    options = set(re.search(r" -o (\S+) ", commands[mount])[1].split(","))  # type: ignore[index]
+    assert {"hard", "lookupcache=positive", "acdirmin=1", "acdirmax=1"} <= options
+    assert commands[mount].endswith(".amazonaws.com:/ /shared") and "\n" not in commands[mount]
 
 
 def test_mlflow_keeps_its_password_in_a_secret_and_is_open_to_ray_alone() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import http.server
 import json
 import os
+import re
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +15,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from cluster.attempt import versions
+from cluster.submit import Wish, prepare
 from tune.__main__ import cli
+from tune.core.errors import UserError
 
 STUDY = """
 study: {name: sent, seed: 3}
@@ -104,6 +109,71 @@ def test_resume_goes_on_with_a_folder_of_the_cluster(project: Path) -> None:
 def test_a_mistake_ends_before_anything_is_sent_and_says_the_fix(project: Path, words: list[str], said: str) -> None:
     result = submit(project, str(project / "study.yaml"), "--dry-run", *words)
     assert result.exit_code == 2 and said in result.stderr, result.stderr
+
+
+SECRET = "s3cret-word"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--tracking-uri", f"postgresql://me:{SECRET}@db/mlflow"], "give --env MLFLOW_TRACKING_URI"),
+        (["--storage", f"nfs://me:{SECRET}@host/studies"], "an absolute path without .."),
+    ],
+)
+@pytest.mark.parametrize("dry", [["--dry-run"], ["--dry-run", "--json"], []])
+def test_a_password_on_the_command_line_goes_no_further_and_is_not_said(project: Path, words: list[str], said: str, dry: list[str]) -> None:
+    result = submit(project, str(project / "study.yaml"), *dry, *words)
+    assert result.exit_code == 2 and said in result.stderr, result.output
+    assert SECRET not in result.output, result.output
+
+
+def test_a_password_in_any_word_of_the_jobs_command_is_refused(tmp_path: Path) -> None:
+    words = ("run", "s.yaml", "--set", f"trainable.base_url=http://me:{SECRET}@host/v1", "--tracking-uri", f"http://me:{SECRET}@mlflow")
+    with pytest.raises(UserError) as caught:
+        prepare(Wish("a", words, tmp_path), {})
+    assert [problem.where for problem in caught.value.problems] == ["--set", "--tracking-uri"]
+    assert SECRET not in str(caught.value) and "http://me:***@mlflow" in str(caught.value)
+
+
+def test_an_address_of_mlflow_with_a_password_travels_as_a_variable_and_is_not_shown(project: Path) -> None:
+    env = {"MLFLOW_TRACKING_URI": f"postgresql://me:{SECRET}@db/mlflow"}
+    result = submit(project, str(project / "study.yaml"), "--dry-run", "--json", "--env", "MLFLOW_TRACKING_URI", env=env)
+    assert result.exit_code == 0 and "MLFLOW_TRACKING_URI" in result.output and SECRET not in result.output, result.output
+    parcel = prepare(Wish("a", ("run", "study.yaml"), project, env=("MLFLOW_TRACKING_URI",)), env)
+    assert parcel.runtime_env("x")["env_vars"] == env and SECRET not in parcel.entrypoint
+
+
+def test_a_tracking_uri_without_a_password_is_in_the_command(project: Path) -> None:
+    assert "--tracking-uri http://mlflow:5000" in planned(project, "--tracking-uri", "http://mlflow:5000")["entrypoint"]
+
+
+def test_an_address_with_a_password_is_not_said_again(project: Path) -> None:
+    address = f"http://me:{SECRET}@127.0.0.1:1"
+    for more in (["--dry-run", "--json"], []):
+        result = submit(project, str(project / "study.yaml"), *more, address=address)
+        assert SECRET not in result.output, result.output
+
+
+def test_the_cluster_is_asked_for_the_versions_that_are_installed_here(project: Path) -> None:
+    command = planned(project)["entrypoint"]
+    found = dict(text.split("==") for text in re.findall(r"--expect (\S+)", command))
+    assert found["python"] == f"{sys.version_info[0]}.{sys.version_info[1]}" and found["ray"] == versions(["ray"])["ray"]
+    assert not any("+" in version for version in found.values()), "a build's mark"
+    assert "--expect" not in planned(project, "--any-versions")["entrypoint"]
+
+
+def test_a_folder_that_may_not_be_read_and_an_ignore_file_that_is_no_text_are_refused_without_a_traceback(project: Path) -> None:
+    (project / ".gitignore").write_bytes(b"*.log\ncaf\xe9\n")
+    (project / os.fsdecode(b"caf\xe9.py")).write_text("x = 1\n")
+    result = submit(project, str(project / "study.yaml"), "--dry-run")
+    assert result.exit_code == 2 and ".gitignore:2" in result.stderr and "caf\\udce9.py" in result.stderr, result.output
+
+
+def test_requirements_that_are_no_text_are_refused(project: Path) -> None:
+    (project / "requirements.txt").write_bytes(b"# caf\xe9\n")
+    result = submit(project, str(project / "study.yaml"), "--dry-run", "--requirements", str(project / "requirements.txt"))
+    assert result.exit_code == 2 and "not UTF-8" in result.stderr, result.output
 
 
 def test_a_study_outside_the_folder_that_is_sent_is_refused(project: Path) -> None:

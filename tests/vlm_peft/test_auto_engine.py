@@ -131,3 +131,21 @@ def test_a_trial_gets_what_fits_ends_as_with_that_number_and_keeps_it(
     (third[0].workdir / "engine.json").write_text('{"workers": 3, "zero": {"stage": 3}}')
     engine = settle.settled_spec(spec, third[0]).engine
     assert (engine.zero.stage, engine.accumulation) == (3, 3), "of another number of workers: the stage and the 2 rows at once stay"
+
+
+def test_a_worker_with_a_share_of_a_gpu_keeps_to_it_and_has_that_much_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No GPU here: torch's answers are given, its own calls are not run."""
+    import torch
+
+    from trainables.adapters.worker import keep_to_share
+    from trainables.vlm_peft import settle
+
+    fractions: dict[str, float] = {}
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda share, device: fractions.update({device: share}))
+    monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda device: fractions.get(device, 1.0))
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: type("Properties", (), {"total_memory": 80e9}))
+    keep_to_share("cpu", 0.5)
+    keep_to_share("cuda:0", 1)
+    assert fractions == {} and settle.room_bytes("cuda:0", 1) == 80e9 * settle.ROOM_SHARE
+    keep_to_share("cuda:0", 0.25)
+    assert settle.room_bytes("cuda:0", 1) == 20e9 * settle.ROOM_SHARE

@@ -20,7 +20,7 @@ from trainables.adapters.machine import Gauge
 from trainables.adapters.order import End, Order
 from trainables.adapters.output import output_in
 from trainables.adapters.pulse import hold
-from trainables.adapters.reporter import ChannelReporter, Failure
+from trainables.adapters.reporter import Channel, ChannelReporter, Failure
 from tune.core.errors import RetryTrial
 from tune.core.ports import Answer, Decision, Question
 
@@ -29,7 +29,7 @@ _DEVICE_ANSWERS_WITHIN_S = 120.0
 
 
 def work(config: dict[str, Any]) -> None:
-    """`config`: host (actor handle), generation, cpus_per_worker, silence_s."""
+    """`config`: host (actor handle), generation, cpus_per_worker, gpus_per_worker, silence_s."""
     import psutil
     import ray
     import ray.train
@@ -44,6 +44,7 @@ def work(config: dict[str, Any]) -> None:
     rank, world_size = context.get_world_rank(), context.get_world_size()
     device = str(ray.train.torch.get_device())
     _see_that_it_answers(device)
+    keep_to_share(device, config["gpus_per_worker"])
     torch.set_num_threads(max(1, int(config["cpus_per_worker"])))
     ensure_torchvision_ops()
     threading.Thread(target=_leave_with, args=(host, generation, rank, config["silence_s"]), daemon=True).start()
@@ -62,9 +63,17 @@ def work(config: dict[str, Any]) -> None:
     order: Order | None
     while (order := ray.get(host.take.remote(generation, rank))) is not None:
         with output_in(Path(order.workdir), rank, _head(order, rank)):
-            end = _run(order, _HostChannel(host, generation, rank, gauge), rank, world_size, device)
+            end = watched(order, _HostChannel(host, generation, rank, gauge), gauge, rank, world_size, device)
             free_memory()
         ray.get(host.end.remote(generation, rank, end, process.memory_info().rss - RESIDENT.held_bytes()))
+
+
+def keep_to_share(device: str, share: float) -> None:
+    """Of a GPU that several trials share: more of its memory than this process has of it is not to be had, here or by `auto` sizes."""
+    import torch
+
+    if device.startswith("cuda") and 0 < share < 1:
+        torch.cuda.set_per_process_memory_fraction(share, device)
 
 
 def _head(order: Order, rank: int) -> str:
@@ -72,9 +81,10 @@ def _head(order: Order, rank: int) -> str:
     return f"== {order.trial}, attempt {order.attempt}, rank {rank}, {time.strftime('%Y-%m-%d %H:%M:%S %z')}"
 
 
-def _run(order: Order, channel: _HostChannel, rank: int, world_size: int, device: str) -> End:
-    """The attempt in a frame of its own, so that nothing of it lives on when memory is freed."""
-    return attempt(order, ChannelReporter(order, channel, rank, world_size, device))
+def watched(order: Order, channel: Channel, gauge: Gauge, rank: int, world_size: int, device: str) -> End:
+    """The attempt, its GPU looked at all the while; in a frame of its own, so that nothing of it lives on when memory is freed."""
+    with gauge.watch():
+        return attempt(order, ChannelReporter(order, channel, rank, world_size, device))
 
 
 class _HostChannel:

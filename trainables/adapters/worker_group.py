@@ -221,6 +221,7 @@ class WorkerGroup:
                 "host": self.host,
                 "generation": generation,
                 "cpus_per_worker": shape.cpus_per_worker,
+                "gpus_per_worker": shape.gpus_per_worker,
                 "silence_s": self._limits.silence_s,
             },
             torch_config=_torch_config(self._limits.hang_s),

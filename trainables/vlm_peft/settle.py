@@ -51,7 +51,8 @@ def settled_spec(spec: VlmPeftSpec, reporter: Reporter) -> VlmPeftSpec:
 def room_bytes(device: str, world_size: int) -> float:
     """What a worker may fill: its share of a GPU's memory, or of the machine's, which all workers of a trial share."""
     if device != "cpu":
-        return float(torch.cuda.get_device_properties(device).total_memory) * ROOM_SHARE
+        of_it = torch.cuda.get_per_process_memory_fraction(device)  # below 1 where trials share a GPU
+        return float(torch.cuda.get_device_properties(device).total_memory) * of_it * ROOM_SHARE
     import psutil
 
     return float(psutil.virtual_memory().total) * ROOM_SHARE / world_size
