@@ -188,7 +188,7 @@ def _check_tracking_uri(uri: str | None) -> None:
     schemes = ("http", "https", "sqlite", "file", "postgresql", "mysql", "mssql", "databricks")
     if uri is not None and uri.split(":", 1)[0].split("+", 1)[0] not in schemes:
         fix = "use http://HOST:PORT of an MLflow server, or sqlite:///FILE"
-        raise UserError(Problem("--tracking-uri", f"'{uri}', which MLflow does not know", fix))
+        raise UserError(Problem("--tracking-uri", f"'{masked(uri)}', which MLflow does not know", fix))
 
 
 def rules_of(spec: StudySpec, slots: int, shape: TrialShape, most_slots: int | None = None) -> Rules:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cluster.jobs import Jobs
+from cluster.jobs import Jobs, UnknownJob
 
 pytestmark = pytest.mark.slow
 
@@ -37,9 +37,9 @@ def info(status: str, code: int | None = None) -> Any:
     return SimpleNamespace(status=SimpleNamespace(value=status), driver_exit_code=code, error_type=None, message="", driver_node_id="n1")
 
 
-def heard(client: Client) -> tuple[str, Any]:
+def heard(client: Client, gone_after_s: float = 120.0) -> tuple[str, Any]:
     said: list[str] = []
-    state = Jobs("http://127.0.0.1:1", client, look_every_s=0.02).hear("job", said.append)
+    state = Jobs("http://127.0.0.1:1", client, look_every_s=0.02, gone_after_s=gone_after_s).hear("job", said.append)
     return "".join(said), state
 
 
@@ -53,3 +53,17 @@ def test_a_dashboard_that_is_away_for_a_moment_is_waited_for() -> None:
     states = [info("RUNNING"), ConnectionError("refused"), RuntimeError("502"), info("FAILED", 2)]
     text, state = heard(Client([["one\n"]], states))
     assert text == "one\n" and (state.status, state.exit_code, state.node) == ("FAILED", 2, "n1")
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "said"),
+    [
+        (RuntimeError("Request failed with status code 404: Job job does not exist."), UnknownJob, "knows no job job"),
+        (RuntimeError("Request failed with status code 502: bad gateway."), OSError, "does not answer any more"),
+        (ConnectionError("refused"), OSError, "does not answer any more: refused"),
+    ],
+)
+def test_a_silence_that_lasts_is_told_from_a_server_that_has_no_such_job(answer: Exception, kind: type[OSError], said: str) -> None:
+    with pytest.raises(OSError, match=said) as caught:
+        heard(Client([], [answer]), gone_after_s=0.05)
+    assert type(caught.value) is kind

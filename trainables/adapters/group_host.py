@@ -21,7 +21,7 @@ from trainables.adapters.attempt import end_of, trouble_with
 from trainables.adapters.bell import Bell
 from trainables.adapters.draining import AskDraining, no_node_is_drained, said_of
 from trainables.adapters.generation import Generation, Kill, Seconds, Worker
-from trainables.adapters.group_lease import LEAVE, Answer, Lease, Meeting, Reading, Report
+from trainables.adapters.group_lease import LEAVE, Answer, Lease, Meeting, Metrics, Reading, Report
 from trainables.adapters.machine import over_workers
 from trainables.adapters.order import End, GroupLimits, Order
 from trainables.adapters.reporter import Failure
@@ -86,7 +86,7 @@ class Host:
             elif self._state in ("broken", "closed"):
                 self._conclude(End("failed", "group_start_failed", self._broken or "the group is closed"))
             else:
-                self._expect_workers(self._lease)
+                self._in_background(self._expect_workers(self._lease))
             self._bell.ring()
 
     async def next(self, trial: str, timeout_s: float) -> tuple[Any, ...] | None:
@@ -175,9 +175,7 @@ class Host:
         """Wait for all ranks; any rank's failure goes to all of them."""
         return await self._meet(generation, rank, what, failure)
 
-    async def report(
-        self, generation: int, rank: int, step: int, metrics: dict[str, float], failure: Failure | None, reading: Reading
-    ) -> Answer:
+    async def report(self, generation: int, rank: int, step: int, metrics: Metrics, failure: Failure | None, reading: Reading) -> Answer:
         """Wait for all ranks, send rank 0's metrics and what all machines read to the trial, wait for its decision."""
         return await self._meet(generation, rank, f"report of step {step}", failure, (step, metrics) if rank == 0 else None, reading)
 
@@ -324,18 +322,13 @@ class Host:
             lease.asking.answer = LEAVE
         self._bell.ring()
 
-    def _expect_workers(self, lease: Lease) -> None:
+    async def _expect_workers(self, lease: Lease) -> None:
         """Another group may have the trial if this one has no workers for it in `empty_s`."""
-
-        def look() -> None:
-            if self._lease is lease and not lease.taken and self._state != "ready":
+        while not await self._bell.until(lambda: lease.over or bool(lease.taken), self._limits.empty_s):
+            if self._state != "ready":
                 why = f"no workers in {self._limits.empty_s:g} s: no node has room for {self._shape}, or they are slow to come up"
                 self._note("waits", why)
                 self._conclude(End("retry", NO_WORKERS, why))
-            elif self._lease is lease and not lease.taken:
-                self._expect_workers(lease)
-
-        self._later(self._limits.empty_s, look)
 
     def _overdue(self, here: Collection[int], what: str) -> None:
         missing = ", ".join(str(rank) for rank in range(self._generation.size) if rank not in here)

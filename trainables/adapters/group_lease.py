@@ -23,7 +23,8 @@ Answer = (
     | tuple[Literal["moves"], str, str]
 )
 LEAVE: Answer = ("leave",)
-Report = tuple[int, dict[str, float]]  # of a step, its metrics
+Metrics = dict[str, float]
+Report = tuple[int, Metrics]  # of a step
 Reading = dict[str, float]  # of a rank's machine
 _GRAVER = ("stop", "failed", "retry")  # of the ends of several ranks the first of these is the trial's
 
