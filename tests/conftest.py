@@ -9,10 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # One thread each, for what tests start too: of several that share a core, those that wait for another spin in its way, and a test
 # takes five times as long. Before torch is imported.
 os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+# Ray starts its workers with nice 15, so that they starve beside the tests of another process. Before Ray starts.
+os.environ.setdefault("RAY_worker_niceness", "0")
+# How long an example takes is the machine's affair. All else is as Hypothesis has it, on a developer's machine or where it sees a CI.
+settings.register_profile("phasetune", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("phasetune")
 
 WHOLLY_SLOW = re.compile(r"^pytestmark = .*pytest\.mark\.slow", re.MULTILINE)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-TIMEOUT_S = 600
+TIMEOUT_S = 1800
 
 
 def seen_by_two_ranks(module: str) -> list[dict[str, Any]]:

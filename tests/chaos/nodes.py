@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
+import select
 import subprocess
 import sys
 import time
 
 import psutil
 
-from tests.cluster.machines import Machines, free_ports, kill_tree
+from tests.cluster.machines import WITHIN_S, Machines, kill_tree
 
-_DRAIN = """
+# Of its own, since Ray keeps the first token that a process sees; there before it is needed, since importing Ray takes seconds.
+_DRAINER = """
 import sys, time
 from ray._raylet import GcsClient
 from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 
-address, folder, within_s = sys.argv[1], sys.argv[2], float(sys.argv[3])
-gcs = GcsClient(address=address)
-[node] = [key for key, node in gcs.get_all_node_info().items() if f"/{folder}/" in node.raylet_socket_name and node.state == 0]
-preemption = DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
-accepted, why_not = gcs.drain_node(node.hex(), preemption, "reclaimed", round((time.time() + within_s) * 1000))
-sys.exit(0 if accepted else why_not)
+def drain(address, folder, within_s):
+    gcs = GcsClient(address=address)
+    [node] = [key for key, node in gcs.get_all_node_info().items() if f"/{folder}/" in node.raylet_socket_name and node.state == 0]
+    preemption = DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
+    accepted, why_not = gcs.drain_node(node.hex(), preemption, "reclaimed", round((time.time() + float(within_s)) * 1000))
+    return "drained" if accepted else why_not
+
+print("ready", flush=True)
+for line in sys.stdin:
+    print(drain(*line.split()), flush=True)
 """
 
 
@@ -31,7 +38,8 @@ class Nodes(Machines):
         """with_redis: the control plane keeps what it knows in a Redis of its own, so that it may be started again."""
         super().__init__([cpus] * n)
         self._beside: list[psutil.Process] = []
-        self._redis_port = free_ports(1)[0] if with_redis else None
+        self._redis_port = self._ports(1)[0] if with_redis else None
+        self._drainer: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Nodes:
         if self._redis_port is not None and not self._beside:
@@ -39,9 +47,22 @@ class Nodes(Machines):
             redis = subprocess.Popen(["redis-server", *bare], stdout=subprocess.DEVNULL, start_new_session=True)
             self._beside.append(psutil.Process(redis.pid))
             self._head_environment["RAY_REDIS_ADDRESS"] = f"127.0.0.1:{self._redis_port}"
-        return super().__enter__()
+        is_new = self._drainer is None  # not if all is started again
+        self._drainer = self._drainer or self._start_drainer()
+        super().__enter__()
+        try:
+            if is_new:
+                self._drainer_says("ready")
+        except BaseException:
+            Nodes.__exit__(self)
+            raise
+        return self
 
     def __exit__(self, *what: object) -> None:
+        if self._drainer is not None:
+            self._drainer.kill()
+            self._drainer.communicate()  # closes the pipes, and waits
+            self._drainer = None
         for process in self._beside:
             kill_tree(process)
         super().__exit__(*what)
@@ -53,8 +74,11 @@ class Nodes(Machines):
 
     def drain(self, i: int, within_s: float) -> None:
         """Tell the control plane, as a cloud's notice does, that the worker node of this number goes away in so many seconds."""
-        words = [sys.executable, "-c", _DRAIN, self.address, f"node{i}", str(within_s)]
-        subprocess.run(words, env=self.environment, check=True, timeout=60)
+        assert self._drainer is not None and self._drainer.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # what it said last tells why
+            self._drainer.stdin.write(f"{self.address} node{i} {within_s}\n")
+            self._drainer.stdin.flush()
+        self._drainer_says("drained")
 
     def kill_head(self) -> None:
         kill_tree(self._processes[0])
@@ -78,3 +102,17 @@ class Nodes(Machines):
         self._processes.clear()
         self._nodes.clear()
         self.__enter__()
+
+    def _start_drainer(self) -> subprocess.Popen[str]:
+        """It drains a node for each line "address node0 seconds" that it is given."""
+        with (self.folder / "drainer.log").open("w") as log:
+            words = [sys.executable, "-c", _DRAINER]
+            pipe = subprocess.PIPE
+            return subprocess.Popen(words, env=self.environment, stdin=pipe, stdout=pipe, stderr=log, text=True, start_new_session=True)
+
+    def _drainer_says(self, word: str) -> None:
+        """Wait for its next line, which is to be this one."""
+        assert self._drainer is not None and self._drainer.stdout is not None
+        there, _, _ = select.select([self._drainer.stdout], [], [], WITHIN_S)
+        said = self._drainer.stdout.readline().strip() if there else f"nothing within {WITHIN_S:g} s"
+        assert said == word, f"the drainer said {said!r}: {(self.folder / 'drainer.log').read_text(errors='replace')[-2000:]}"

@@ -12,7 +12,7 @@ from tests.cluster.machines import ROOT, Machines, until
 from tune.core.errors import UserError
 from tune.core.journal import Ended, Entry, GroupNoted, Reported, Started, decode_all
 
-WITHIN_S = 120.0
+WITHIN_S = 300.0
 
 
 class Grown:
@@ -34,6 +34,20 @@ class Grown:
     def __exit__(self, *_: object) -> None:
         self._driver.kill()
         self._driver.wait()
+
+    def begun(self, slot: int | None = None) -> set[str]:
+        """Trials that have begun, on this group alone if it is given."""
+        started = [e.event for e in self.entries() if isinstance(e.event, Started)]
+        return {event.trial for event in started if slot in (None, event.slot)}
+
+    def until_begun(self, slot: int, timeout_s: float = WITHIN_S) -> None:
+        until(lambda: self.begun(slot), f"a trial begins on group {slot}", timeout_s)
+
+    def set_trials(self, n: int) -> None:
+        """As a person does it while the study runs."""
+        [study_dir] = [journal.parent for journal in (self._folder / "studies").glob("*/journal.jsonl")]
+        done = self._machines.run("set", str(study_dir), "--trials", str(n))
+        assert done.returncode == 0, done.stderr
 
     def entries(self) -> list[Entry]:
         for journal in (self._folder / "studies").glob("*/journal.jsonl"):

@@ -25,6 +25,7 @@ import psutil
 ROOT = Path(__file__).resolve().parents[2]
 # A dead node is noticed within two seconds instead of Ray's twenty.
 QUICK = {"RAY_health_check_initial_delay_ms": "0", "RAY_health_check_period_ms": "500", "RAY_health_check_failure_threshold": "3"}
+WITHIN_S = 240.0  # on a machine that is busy with other things
 Found = TypeVar("Found")
 M = TypeVar("M", bound="Machines")
 
@@ -38,7 +39,8 @@ class Machines:
         self._workers, self._resources = workers, resources
         self._head_environment: dict[str, str] = {}
         self._host = "127.0.0.1"
-        self._port, self._dashboard_port = free_ports(2)
+        self._held: list[socket.socket] = []
+        self._port, self._dashboard_port = self._ports(2)
         self.url = f"http://127.0.0.1:{self._dashboard_port}"
         self._processes: list[psutil.Process] = []
         self._nodes: list[psutil.Process] = []
@@ -54,13 +56,14 @@ class Machines:
         """For whoever talks to this cluster; `python` and `ray` are this test's own."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "PHASETUNE_"))}
         path = f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', '')}"
-        return kept | {"PATH": path, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token, "RAY_USAGE_STATS_ENABLED": "0"}
+        ours = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token, "RAY_USAGE_STATS_ENABLED": "0"}
+        return kept | ours | {"PATH": path, "RAY_worker_niceness": "0"}  # 15 is Ray's: its workers starve beside other tests
 
     def __enter__(self: M) -> M:
         try:
             dashboard = ["--dashboard-host", "127.0.0.1", "--dashboard-port", str(self._dashboard_port)]
             self._start("head", [*self._head_words(), *dashboard, "--num-cpus", "0"], self._head_environment)
-            until(self._dashboard_answers, "the dashboard answers", 60)
+            until(self._dashboard_answers, "the dashboard answers", WITHIN_S)
             self._n_started = 0
             for cpus in self._workers:
                 self._start_node(cpus)
@@ -74,9 +77,13 @@ class Machines:
     def __exit__(self, *_: object) -> None:
         for process in reversed(self._processes):
             kill_tree(process)
+        for one in self._held:
+            one.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def run(self, *words: str, environment: Mapping[str, str] | None = None, timeout_s: float = 30) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *words: str, environment: Mapping[str, str] | None = None, timeout_s: float = WITHIN_S
+    ) -> subprocess.CompletedProcess[str]:
         """`python -m tune ...` on this machine, in the checkout."""
         command = [sys.executable, "-m", "tune", *words]
         given = self.environment if environment is None else dict(environment)
@@ -129,11 +136,11 @@ class Machines:
 
     def _wait_for(self, name: str) -> None:
         log = self.folder / f"{name}.log"
-        until(lambda: "Ray runtime started" in log.read_text(errors="replace"), f"{name} is up", 60)
+        until(lambda: "Ray runtime started" in log.read_text(errors="replace"), f"{name} is up", WITHIN_S)
 
     def _start(self, name: str, words: list[str], more: Mapping[str, str] | None = None, before: Sequence[str] = ()) -> psutil.Process:
         ray = str(Path(sys.executable).parent / "ray")
-        agent = ["--dashboard-agent-listen-port", str(free_ports(1)[0])]  # by default all nodes of a machine would share one
+        agent = ["--dashboard-agent-listen-port", str(self._ports(1)[0])]  # by default all nodes of a machine would share one
         disk = ["--temp-dir", str(self.folder / name)]  # nor do machines unpack an archive into the same folder at the same time
         command = [*before, ray, "start", "--block", "--disable-usage-stats", *agent, *disk, *words]
         with (self.folder / f"{name}.log").open("w") as log:
@@ -147,6 +154,11 @@ class Machines:
             )
         self._processes.append(psutil.Process(started.pid))
         return self._processes[-1]
+
+    def _ports(self, n: int) -> list[int]:
+        held = hold_ports(n)
+        self._held += held
+        return [one.getsockname()[1] for one in held]
 
     def _dashboard_answers(self) -> bool:
         try:
@@ -179,12 +191,12 @@ def kill_tree(process: psutil.Process) -> None:
     psutil.wait_procs(tree, timeout=5)
 
 
-def free_ports(n: int) -> list[int]:
-    """Of this machine's loopback, different ones."""
-    sockets = [socket.socket() for _ in range(n)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
+def hold_ports(n: int) -> list[socket.socket]:
+    """Bound to different free ports of this machine's loopback, and not listening: until one is closed, the kernel gives its port to
+    nobody who asks for any, while who asks for this very one (with SO_REUSEADDR, as servers do) gets it."""
+    held = []
+    for _ in range(n):
+        held.append(socket.socket())
+        held[-1].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held[-1].bind(("127.0.0.1", 0))
+    return held

@@ -19,7 +19,7 @@ metric: {name: val/score, mode: max}
 budget: {trials: 1}
 cluster: {concurrency: 1, max_retries: 0}
 sampler: {kind: random}
-trainable: {kind: curve, epochs: 12, step_seconds: 0.4}
+trainable: {kind: curve, epochs: 12, step_seconds: 1.0}
 space:
   lr: {float: [1e-5, 1e-1], log: true}
 """
@@ -30,10 +30,10 @@ def test_a_trial_whose_node_is_drained_goes_on_elsewhere_repeats_no_step_and_nee
         run = Run(tmp_path, "drained", STUDY, ("--address", nodes.address), nodes.environment)
         try:
             run.start()
-            assert run.until_true(lambda: any(isinstance(e.event, Reported) for e in run.entries()), "a report", 120)
+            assert run.until_true(lambda: any(isinstance(e.event, Reported) for e in run.entries()), "a report", 300)
             [pid] = [int(e.event.detail.removeprefix("pids ")) for e in run.entries() if isinstance(e.event, GroupNoted)]
-            nodes.drain(nodes.node_with(psutil.Process(pid)), within_s=120)
-            run.to_the_end(120)
+            nodes.drain(nodes.node_with(psutil.Process(pid)), within_s=300)
+            run.to_the_end(300)
         finally:
             run.clean_up()
     past = run.entries()

@@ -19,7 +19,7 @@ metric: {name: val/score, mode: max}
 budget: {trials: 3}
 cluster: {workers: 2, gpus_per_worker: 0}
 sampler: {kind: random}
-trainable: {kind: curve, epochs: 3, step_seconds: 0.25}
+trainable: {kind: curve, epochs: 3, step_seconds: 1.0}
 space:
   lr: {float: [1e-5, 1e-1], log: true}
 """

@@ -4,6 +4,8 @@ and of one whose node is drained: it leaves at the next report."""
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from tests.groups.test_group_host import Group, play
@@ -13,6 +15,7 @@ from trainables.adapters.pulse import MARGIN_S
 SILENCE_S = 0.04  # of the host's clock, which stands until a test moves it, and an eighth of it for real between two looks
 LIMITS = GroupLimits(hang_s=60, straggle_s=60, silence_s=SILENCE_S, look_s=0.005)
 OVER_S = SILENCE_S + MARGIN_S
+WAITS_S = 10.0
 
 
 async def said(group: Group, trial: str = "t0000") -> str | None:
@@ -21,6 +24,22 @@ async def said(group: Group, trial: str = "t0000") -> str | None:
         return (await asyncio.wait_for(group.message(trial), 0.1))[0]
     except asyncio.TimeoutError:
         return None
+
+
+async def comes(look: Callable[[], bool]) -> None:
+    """Returns when `look` says so, which it does soon."""
+    deadline = time.monotonic() + WAITS_S
+    while not look():
+        assert time.monotonic() < deadline, "it did not come to pass"
+        await asyncio.sleep(LIMITS.look_s)
+
+
+async def heard(group: Group, what: str, trial: str = "t0000") -> None:
+    """Returns when the trial has heard such a note; it hears nothing else but notes."""
+    deadline = time.monotonic() + WAITS_S
+    while what not in [kind for kind, _ in group.notes]:
+        assert time.monotonic() < deadline, group.notes
+        assert await said(group, trial) is None
 
 
 async def told(group: Group, trial: str = "t0000") -> str:
@@ -151,7 +170,8 @@ def test_a_worker_that_nobody_hears_is_lost_although_its_connection_looks_well(t
         group.now = OVER_S / 2
         assert await group.host.beat(1, 0) and await said(group) is None
         group.now = OVER_S
-        assert await said(group) is None and group.killed == [0, 1], "rank 0 was heard until just now"
+        await comes(lambda: group.killed == [0, 1])
+        assert await said(group) is None, "rank 0 was heard until just now"
         group.now = OVER_S * 1.5
         assert await told(group) == "retry"
         assert ("lost", "worker_silent: rank 1 was not heard for 3 s") in group.notes
@@ -164,7 +184,8 @@ def test_stragglers_of_a_failed_trial_are_gone_before_it_ends(tmp_path: Path):
         group = await Group(tmp_path, 2, GroupLimits(hang_s=60, straggle_s=0.01, silence_s=SILENCE_S), seen=False).up()
         await group.taken()
         await group.end(1, End("retry", "hub_unreachable", "later"))
-        assert await said(group) is None and group.killed == [0, 1]
+        await comes(lambda: group.killed == [0, 1])
+        assert await said(group) is None
         group.now = OVER_S
         assert await told(group) == "retry"
 
@@ -178,7 +199,7 @@ def test_on_a_drained_node_a_trial_leaves_at_its_next_report_which_the_study_hea
         group.drained = {"other": None}
         assert await said(group) is None
         group.drained = {"n" * 8: None, "n": None}
-        assert await said(group) is None
+        await heard(group, "preempted")
         asked = [asyncio.ensure_future(group.host.report(1, rank, 4, {"val/score": 1.0}, None, {})) for rank in range(2)]
         assert await group.message() == ("report", 4, {"val/score": 1.0})
         await group.host.answer("t0000", "continue")
@@ -197,7 +218,7 @@ def test_on_a_drained_node_a_stop_is_still_a_stop_and_an_order_that_nobody_took_
         group = await Group(tmp_path, 1, LIMITS).up()
         await group.taken()
         group.drained = {"n": 0.0}
-        assert await said(group) is None
+        await heard(group, "preempted")
         asked = asyncio.ensure_future(group.host.report(1, 0, 4, {"val/score": 1.0}, None, {}))
         assert (await group.message())[0] == "report"
         await group.host.answer("t0000", "stop")
@@ -220,7 +241,7 @@ def test_what_one_rank_took_before_its_node_was_drained_all_ranks_take(tmp_path:
         await group.host.run(group.order("t0000"))
         assert await group.host.take(1, 0) is not None
         group.drained = {"n": None}
-        assert await said(group) is None
+        await heard(group, "preempted")
         assert await group.host.take(1, 1) == group.order("t0000")
 
     play(story)
@@ -231,7 +252,7 @@ def test_a_drained_node_whose_deadline_comes_before_the_next_report_is_an_ordina
         group = await Group(tmp_path, 1, LIMITS).up()
         await group.taken()
         group.drained = {"n": 0.0}
-        assert await said(group) is None
+        await heard(group, "preempted")
         await group.host.ended(1, "worker_lost", "its node died")
         assert (await group.message())[:2] == ("retry", "worker_lost")
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import signal
 import sys
 import threading
@@ -19,7 +21,8 @@ from tune.core.shape import TrialShape
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 CPUS = 8.0
-FREE_WITHIN_S = 90.0
+FREE_WITHIN_S = 300.0
+WAITS_S = 600.0  # for a group to come up and for a trial's next message, on a machine that is busy with other things
 
 
 class Lessee:
@@ -35,11 +38,17 @@ class Lessee:
         ray.get(self.group.host.run.remote(order_of(self.folder, trial, recipe, attempt, **spec)))
 
     def next(self, trial: str) -> tuple[Any, ...]:
+        """The next message that is not a note. Fails if none comes within `WAITS_S`."""
         import ray
 
-        while (message := ray.get(self.group.host.next.remote(trial, 100)))[0] == "note":
-            self.notes.append(message)
-        return message
+        deadline = time.monotonic() + WAITS_S
+        while time.monotonic() < deadline:
+            message = ray.get(self.group.host.next.remote(trial, 100))
+            if message is not None and message[0] == "note":
+                self.notes.append(message)
+            elif message is not None:
+                return message
+        pytest.fail(f"no message of {trial} within {WAITS_S:g} s; notes: {self.notes}")
 
     def answer(self, trial: str, decision: str) -> None:
         import ray
@@ -57,12 +66,20 @@ class Lessee:
             self.answer(trial, "stop" if messages[-1][1] == stop_at else "continue")
 
 
-def make_group(folder: Path, workers: int, hang_s: float = 5, silence_s: float = 20, **more: Any) -> Any:
+def make_group(folder: Path, workers: int, hang_s: float = 60, silence_s: float = 20, **more: Any) -> Any:
     from trainables.adapters.order import GroupLimits
     from trainables.adapters.worker_group import WorkerGroup
 
     limits = GroupLimits(hang_s=hang_s, straggle_s=2, rss_growth_bytes=64 << 20, silence_s=silence_s)
     return WorkerGroup(TrialShape(workers, 1, **more), folder / "groups", limits)
+
+
+def ends(group: Any) -> bool:
+    """Whether the group's supervisor ends, which it may do a moment after what it was told to do is done."""
+    deadline = time.monotonic() + FREE_WITHIN_S
+    while group.alive and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return not group.alive
 
 
 def free_cpus() -> float:
@@ -92,23 +109,28 @@ def holders(groups: tuple[Any, ...]) -> str:
     return "\n".join(held)
 
 
+@contextlib.contextmanager
+def lessee_of(folder: Path, workers: int, **more: Any) -> Iterator[Lessee]:
+    """Of a group that is up, and is closed in the end."""
+    group = make_group(folder, workers, **more)
+    try:
+        group.ready(WAITS_S)
+        yield Lessee(group, folder)
+    finally:
+        group.close()
+
+
 @pytest.fixture(scope="module")
 def one(ray_session: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lessee]:
     """A group of one worker, shared by the tests of this file that leave it in order."""
-    folder = tmp_path_factory.mktemp("one")
-    group = make_group(folder, 1)
-    group.ready(120)
-    yield Lessee(group, folder)
-    group.close()
+    with lessee_of(tmp_path_factory.mktemp("one"), 1) as lessee:
+        yield lessee
 
 
 @pytest.fixture(scope="module")
 def two(ray_session: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lessee]:
-    folder = tmp_path_factory.mktemp("two")
-    group = make_group(folder, 2, accelerator="H100", memory_gb_per_worker=0.1)
-    group.ready(120)
-    yield Lessee(group, folder)
-    group.close()
+    with lessee_of(tmp_path_factory.mktemp("two"), 2, accelerator="H100", memory_gb_per_worker=0.1) as lessee:
+        yield lessee
 
 
 def test_a_trial_streams_reports_and_ends_with_its_outcome(one: Lessee):
@@ -138,7 +160,7 @@ def test_a_killed_worker_ends_the_trial_by_name_and_the_next_attempt_goes_on_fro
     os.kill(one.group.ready()["pids"][0], signal.SIGKILL)
     kind, reason, detail = one.next("t0002")
     assert (kind, reason) == ("retry", "worker_lost")
-    assert detail.startswith("rank 0: Worker unexpectedly exits")
+    assert detail.startswith("rank 0: ")
     *reports, end = one.run("t0002", "steps", attempt=1, epochs=4)
     assert [report[1] for report in reports] == [1, 2, 3]
     assert end[:3] == ("done", {"val/score": 1.0}, {"started_at": "2"})
@@ -166,12 +188,13 @@ def test_a_trial_whose_actor_died_leaves_the_slot_to_the_next(one: Lessee):
     class Trial:
         def step(self, host: Any, order: Any) -> tuple[Any, ...]:
             ray.get(host.run.remote(order))
-            while (message := ray.get(host.next.remote(order.trial, 100)))[0] == "note":
+            while (message := ray.get(host.next.remote(order.trial, 100))) is None or message[0] == "note":
                 pass
             return message
 
     trial = Trial.remote()
-    assert ray.get(trial.step.remote(one.group.host, order_of(one.folder, "t0007", "forever")))[0] == "report"
+    order = order_of(one.folder, "t0007", "forever")
+    assert ray.get(trial.step.remote(one.group.host, order), timeout=WAITS_S)[0] == "report"
     ray.kill(trial)
     assert one.run("t0008", "nothing")[-1][0] == "done"
 
@@ -219,10 +242,12 @@ def test_a_device_that_fails_in_a_step_makes_the_workers_anew_and_the_trial_goes
     assert not set(two.group.ready()["pids"]) & set(before)
 
 
-def test_a_hung_rank_ends_the_trial_by_name_and_the_next_one_works(two: Lessee):
-    kind, reason, detail = two.run("t0007", "hangs")[-1]
-    assert (kind, reason, detail) == ("retry", "worker_hung", "rank 1 did not reach report of step 0 within 5 s of the others")
-    assert two.run("t0008", "all_reduce")[-1][0] == "done"
+def test_a_hung_rank_ends_the_trial_by_name_and_the_next_one_works(ray_session: str, tmp_path: Path):
+    """With a group of its own: the limit is that of gloo's rendezvous as well."""
+    with lessee_of(tmp_path, 2, hang_s=15) as lessee:
+        kind, reason, detail = lessee.run("t0000", "hangs")[-1]
+        assert (kind, reason, detail) == ("retry", "worker_hung", "rank 1 did not reach report of step 0 within 15 s of the others")
+        assert lessee.run("t0001", "all_reduce")[-1][0] == "done"
 
 
 def test_closing_gives_the_cpus_back_and_kills_what_is_still_in_a_step(one: Lessee, two: Lessee):
@@ -233,7 +258,7 @@ def test_closing_gives_the_cpus_back_and_kills_what_is_still_in_a_step(one: Less
     one.group.close(grace_s=1)
     assert time.monotonic() - began >= 1
     two.group.close()
-    assert not one.group.alive
+    assert ends(one.group) and ends(two.group)
     assert all_cpus_come_free(one.group, two.group)
 
 
@@ -248,22 +273,23 @@ def test_a_group_whose_host_is_killed_gives_the_cpus_back_by_itself(ray_session:
     ray.kill(group.host)
     assert all_cpus_come_free(group)
     group.close()
-    assert not group.alive
+    assert ends(group)
     assert not (tmp_path / "groups" / group.name).exists()
 
 
 def test_a_worker_that_is_stopped_is_lost_after_its_silence_killed_and_its_trial_goes_on(ray_session: str, tmp_path: Path):
     import psutil
 
-    group = make_group(tmp_path, 1, silence_s=2)
+    group = make_group(tmp_path, 1, silence_s=8)
     lessee = Lessee(group, tmp_path)
     lessee.lease("t0000", "steps", epochs=3)
     assert lessee.next("t0000")[0] == "report"
     [pid] = group.ready()["pids"]
     worker = psutil.Process(pid)
     worker.suspend()
-    assert lessee.next("t0000") == ("retry", "worker_silent", "rank 0 was not heard for 5 s")
-    worker.wait(10)
+    kind, reason, detail = lessee.next("t0000")
+    assert (kind, reason) == ("retry", "worker_silent") and re.fullmatch(r"rank 0 was not heard for \d+ s", detail)
+    worker.wait(60)
     *_, end = lessee.run("t0000", "steps", attempt=1, epochs=3)
     assert end[:3] == ("done", {"val/score": 1.0}, {"started_at": "1"})
     group.close()
@@ -272,7 +298,7 @@ def test_a_worker_that_is_stopped_is_lost_after_its_silence_killed_and_its_trial
 def test_a_group_closed_while_it_starts_gives_the_cpus_back(ray_session: str, tmp_path: Path):
     group = make_group(tmp_path, 1)
     group.close(grace_s=45)  # starting takes its time on a busy machine
-    assert not group.alive
+    assert ends(group)
     assert all_cpus_come_free(group)
 
 

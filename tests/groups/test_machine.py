@@ -8,15 +8,19 @@ import pytest
 
 from trainables.adapters.machine import Gauge, over_workers
 
+BUSY_S = 0.3
+
 
 def test_a_busy_worker_reads_a_busy_core_and_the_memory_it_holds() -> None:
+    began = time.monotonic()
     gauge = Gauge("cpu")
     held = bytearray(100_000_000)
-    until = time.process_time() + 0.3
+    until = time.process_time() + BUSY_S
     while time.process_time() < until:
         pass
     read = gauge.read()
-    assert read["system/worker_cpu_percentage"] > 20
+    wall_s = time.monotonic() - began  # much longer than it was busy, where others want the core
+    assert read["system/worker_cpu_percentage"] > 0.8 * 100 * BUSY_S / wall_s
     assert read["system/worker_memory_megabytes"] * 1e6 > len(held)
     assert 0 < read["system/system_memory_usage_percentage"] <= 100
     assert 0 < read["system/cpu_utilization_percentage"] <= 100

@@ -23,9 +23,11 @@ class MlflowServer:
     def __init__(self, folder: Path, backend_uri: str | None = None, wait_s: float = 90):
         self.folder, self.wait_s = folder, wait_s
         self.backend_uri = backend_uri or f"sqlite:///{folder / 'server.db'}"
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        # Bound and not listening, as long as this object lives: the kernel gives the port to nobody else who asks for any.
+        self._held = socket.socket()
+        self._held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._held.bind(("127.0.0.1", 0))
+        self.port = self._held.getsockname()[1]
         self.uri = f"http://127.0.0.1:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -63,6 +65,7 @@ class MlflowServer:
 
     def __exit__(self, *_: object) -> None:
         self.kill()
+        self._held.close()
 
 
 def client_of(uri: str) -> Any:

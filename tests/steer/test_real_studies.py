@@ -15,11 +15,11 @@ from click.testing import CliRunner
 from tests.session.driver import CURVE, ROOT, Done, entries, fold, program, until_journal, write_study
 from tune.__main__ import cli
 from tune.core.fold import StudyFold
-from tune.core.journal import StopAsked
+from tune.core.journal import Charged, StopAsked
 from tune.core.steer_events import Held, LimitsSet, Pinned, Wanted
 
 pytestmark = pytest.mark.slow
-SLOW = CURVE.replace("0.01", "0.1").replace("trials: 10", "trials: 3").replace("{kind: asha, grace: 2, factor: 2}", "{kind: none}")
+SLOW = CURVE.replace("0.01", "0.4").replace("trials: 10", "trials: 3").replace("{kind: asha, grace: 2, factor: 2}", "{kind: none}")
 
 
 class Running:
@@ -66,7 +66,7 @@ def picture(found: StudyFold) -> dict[str, object]:
 def test_a_study_that_is_steered_killed_and_resumed_does_all_that_was_asked(running: Running) -> None:
     study_dir = running.dir
     assert "paused: no trial starts" in said(ask("pause", study_dir))
-    time.sleep(0.5)  # longer than a step: what ran has left
+    until_left(running, "t0000")
     n_paused = len(entries(study_dir))
     assert "tried next: lr=0.02, depth=4" in said(ask("add", study_dir, "--point", "lr=0.02", "depth=4"))
     assert "t0000-c1 goes on from t0000's checkpoint" in said(ask("clone", study_dir, "--trial", "t0000", "--set", "lr=0.01"))
@@ -107,6 +107,16 @@ def test_a_study_that_is_steered_killed_and_resumed_does_all_that_was_asked(runn
     assert "People stepped in while" in said(ask("compare", study_dir, twin))
     late = ask("set", study_dir, "--trials", "9")
     assert late.code == 2 and "it is done" in late.err
+
+
+def until_left(study: Running, trial: str) -> None:
+    """What it held is charged as the last of it."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if any(isinstance(e.event, Charged) and e.event.trial == trial for e in entries(study.dir)):
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"{trial} did not leave")
 
 
 def until_started(study: Running, trial: str) -> None:
