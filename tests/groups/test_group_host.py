@@ -69,7 +69,7 @@ class Group:
 
 
 def play(story: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    asyncio.run(asyncio.wait_for(story(), 10))
+    asyncio.run(asyncio.wait_for(story(), 60))
 
 
 def test_every_rank_gets_the_same_order_and_the_same_decision(tmp_path: Path):

@@ -50,7 +50,7 @@ def test_a_local_ray_has_a_token_leaves_no_file_and_imports_our_packages_from_an
         env=inherited | {"HOME": str(home)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -82,7 +82,7 @@ def test_an_address_where_nothing_listens_is_refused_at_once():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound and not listening: nobody else can answer there
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        done = subprocess.run([sys.executable, "-c", program, str(ROOT), address], capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run([sys.executable, "-c", program, str(ROOT), address], capture_output=True, text=True, timeout=240, check=False)
     assert f"UserError: cluster.address\n    got: {address}: [Errno" in done.stderr
     assert "or use `cluster: local`" in done.stderr
 
