@@ -82,7 +82,7 @@ class Slots:
     ):
         self._groups, self._note, self._growth, self._now, self._looks = groups, note, growth, clock, looks
         self._n, self._hosts = n, dict[int, tuple[Any, str]]()
-        self._free: dict[int, float] = {}  # slot -> since when, by the growth's clock
+        self._free: dict[int, float] = {}  # slot -> since when, by the clock
         self._starting: dict[int, Callable[[], Mapping[str, Any] | None]] = {}
         self._asked: dict[int, Room] = {}
         self._grown: set[int] = set()  # of the starting ones those that are new
